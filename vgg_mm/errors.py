@@ -1,0 +1,42 @@
+"""Errors that are meant for the user: the message says what, where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the tools print its message without a traceback."""
+
+
+def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """``" Did you mean 'x'?"`` where one of the ``known`` words is close, else an empty string."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user of ``error``; None where the traceback tells more."""
+    if isinstance(error, UserError):
+        # A DataLoader's worker re-raises its error with the worker's traceback in the message.
+        return str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        hint = re.sub(r"\S*?(\w+)\.__init__\(\)", r"\1", str(error))
+        return f"the config has a key that nothing takes: {hint}. Is it misspelt?"
+    if isinstance(error, KeyError) and "is not in the" in str(error):
+        return f"the config names an unknown type: {error.args[0].split('. ')[0]}. Is it misspelt?"
+    return None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a tool: an error that the user can mend is one message and exit status 1."""
+    try:
+        main()
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")

@@ -1,0 +1,208 @@
+"""The paper's tables as data: the one source of nets and rows for code, tests, docs and tools.
+
+Simonyan & Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*,
+ICLR 2015 (arXiv 1409.1556).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Table 1: a net is five stages, each followed by a 2x2 max-pool of stride 2. `256` is a 3x3 conv of
+# 256 channels, `256@1` a 1x1 conv, LRN AlexNet's normalisation; a ReLU follows every conv.
+TABLE_1 = {
+    #        stage 1   | stage 2   | stage 3          | stage 4          | stage 5
+    "A":     "64        | 128       | 256 256         | 512 512         | 512 512",
+    "A-LRN": "64 LRN    | 128       | 256 256         | 512 512         | 512 512",
+    "B":     "64 64     | 128 128   | 256 256         | 512 512         | 512 512",
+    "C":     "64 64     | 128 128   | 256 256 256@1   | 512 512 512@1   | 512 512 512@1",
+    "D":     "64 64     | 128 128   | 256 256 256     | 512 512 512     | 512 512 512",
+    "E":     "64 64     | 128 128   | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
+}  # fmt: skip
+
+# Table 2, in millions.
+TABLE_2 = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
+
+PARAMETERS = {
+    "A": 132_863_336,
+    "A-LRN": 132_863_336,
+    "B": 133_047_848,
+    "C": 133_638_952,
+    "D": 138_357_544,
+    "E": 143_667_240,
+}
+
+# The mean RGB that the authors subtract, and AlexNet's colour statistics of ImageNet: the
+# eigenvalues and eigenvectors (columns) of the covariance of RGB pixels scaled to [0, 1].
+MEAN_RGB = (123.68, 116.779, 103.939)
+IMAGENET_EIGVAL = (0.2175, 0.0188, 0.0045)
+IMAGENET_EIGVEC = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of Table 1 under its Caffe name: a conv (``kernel`` 3 or 1) or an LRN (``kernel`` 0).
+
+    ``channels`` are those of the layer's output.
+    """
+
+    name: str
+    kernel: int
+    channels: int
+
+
+def stages(arch: str, width: int = 64) -> list[list[Layer]]:
+    """Table 1's column ``arch`` as five lists of layers.
+
+    ``width`` is the number of channels of stage 1 (the paper's is 64); the others keep the paper's
+    ratios to it.
+    """
+    table: list[list[Layer]] = []
+    for s, stage in enumerate(TABLE_1[arch].split("|"), 1):
+        layers: list[Layer] = []
+        for cell in stage.split():
+            n = sum(layer.kernel > 0 for layer in layers)
+            if cell == "LRN":
+                layers.append(Layer(f"norm{s}_{n}", 0, layers[-1].channels))
+            else:
+                channels, _, kernel = cell.partition("@")
+                layers.append(
+                    Layer(f"conv{s}_{n + 1}", int(kernel or 3), int(channels) * width // 64)
+                )
+        table.append(layers)
+    return table
+
+
+S_JITTER = (256, 512)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Tables 3-5: net ``arch`` trained at ``S`` and tested at scales ``Q``.
+
+    ``top1`` and ``top5`` are errors in % on the validation set of ILSVRC-2012.
+    """
+
+    arch: str
+    S: int | tuple[int, int]
+    Q: tuple[int, ...]
+    views: str
+    top1: float
+    top5: float
+
+    @property
+    def config(self) -> str:
+        """The name of the config that trains the row's net, such as ``vgg16_d_jitter``."""
+        depth = sum(layer.kernel > 0 for stage in stages(self.arch) for layer in stage) + 3
+        arch = self.arch.lower().replace("-", "_")
+        return f"vgg{depth}_{arch}_{self.S if isinstance(self.S, int) else 'jitter'}"
+
+
+def _rows(text: str) -> tuple[Row, ...]:
+    """Reads lines of ``net S Q views top-1 top-5``, ``jitter`` standing for S in [256; 512]."""
+    rows = []
+    for arch, S, Q, views, top1, top5 in (line.split() for line in text.strip().splitlines()):
+        S = S_JITTER if S == "jitter" else int(S)
+        Q = tuple(map(int, Q.split(",")))
+        rows.append(Row(arch, S, Q, views, float(top1), float(top5)))
+    return tuple(rows)
+
+
+# One test scale, dense.
+TABLE_3 = _rows("""
+    A      256     256  dense  29.6  10.4
+    A-LRN  256     256  dense  29.7  10.5
+    B      256     256  dense  28.7   9.9
+    C      256     256  dense  28.1   9.4
+    C      384     384  dense  28.1   9.3
+    C      jitter  384  dense  27.3   8.8
+    D      256     256  dense  27.0   8.8
+    D      384     384  dense  26.8   8.7
+    D      jitter  384  dense  25.6   8.1
+    E      256     256  dense  27.3   9.0
+    E      384     384  dense  26.9   8.7
+    E      jitter  384  dense  25.5   8.0
+""")
+
+# Several test scales, dense.
+TABLE_4 = _rows("""
+    B      256     224,256,288  dense  28.2  9.6
+    C      256     224,256,288  dense  27.7  9.2
+    C      384     352,384,416  dense  27.8  9.2
+    C      jitter  256,384,512  dense  26.3  8.2
+    D      256     224,256,288  dense  26.6  8.6
+    D      384     352,384,416  dense  26.5  8.6
+    D      jitter  256,384,512  dense  24.8  7.5
+    E      256     224,256,288  dense  26.9  8.7
+    E      384     352,384,416  dense  26.7  8.6
+    E      jitter  256,384,512  dense  24.8  7.5
+""")
+
+# Evaluation techniques.
+TABLE_5 = _rows("""
+    D      jitter  256,384,512  dense  24.8  7.5
+    D      jitter  256,384,512  crops  24.6  7.5
+    D      jitter  256,384,512  both   24.4  7.2
+    E      jitter  256,384,512  dense  24.8  7.5
+    E      jitter  256,384,512  crops  24.6  7.4
+    E      jitter  256,384,512  both   24.4  7.1
+""")
+
+
+@dataclass(frozen=True)
+class FusionRow:
+    """A row of Table 6: the ``models`` whose posteriors are averaged, each as (arch, S, Q).
+
+    Errors in % as in :class:`Row`; ``top5_test`` is the ILSVRC server's, None where not given.
+    """
+
+    models: tuple[tuple[str, int | tuple[int, int], tuple[int, ...]], ...]
+    views: str
+    top1: float
+    top5: float
+    top5_test: float | None
+
+
+_NARROW, _WIDE, _JITTERED = (224, 256, 288), (352, 384, 416), (256, 384, 512)
+_SUBMISSION = (
+    ("D", 256, _NARROW),
+    ("D", 384, _WIDE),
+    ("D", S_JITTER, _JITTERED),
+    ("C", 256, _NARROW),
+    ("C", 384, _WIDE),
+    ("E", 256, _NARROW),
+    ("E", 384, _WIDE),
+)
+_TWO_BEST = (("D", S_JITTER, _JITTERED), ("E", S_JITTER, _JITTERED))
+
+# Fusion.
+TABLE_6 = (
+    FusionRow(_SUBMISSION, "dense", 24.7, 7.5, 7.3),
+    FusionRow(_TWO_BEST, "dense", 24.0, 7.1, 7.0),
+    FusionRow(_TWO_BEST, "crops", 23.9, 7.2, None),
+    FusionRow(_TWO_BEST, "both", 23.7, 6.8, 6.8),
+)
+
+# The field in 2014: method, top-1 val, top-5 val, top-5 test error in %. GoogLeNet's figures are
+# printed as one cell over both top-5 columns.
+TABLE_7 = (
+    ("VGG (2 nets, multi-crop & dense eval.)", 23.7, 6.8, 6.8),
+    ("VGG (1 net, multi-crop & dense eval.)", 24.4, 7.1, 7.0),
+    ("VGG (ILSVRC submission, 7 nets, dense eval.)", 24.7, 7.5, 7.3),
+    ("GoogLeNet (1 net)", None, 7.9, 7.9),
+    ("GoogLeNet (7 nets)", None, 6.7, 6.7),
+    ("MSRA (11 nets)", None, None, 8.1),
+    ("MSRA (1 net)", 27.9, 9.1, 9.1),
+    ("Clarifai (multiple nets)", None, None, 11.7),
+    ("Clarifai (1 net)", None, None, 12.5),
+    ("Zeiler & Fergus (6 nets)", 36.0, 14.7, 14.8),
+    ("Zeiler & Fergus (1 net)", 37.5, 16.0, 16.1),
+    ("OverFeat (7 nets)", 34.0, 13.2, 13.6),
+    ("OverFeat (1 net)", 35.7, 14.2, None),
+    ("Krizhevsky et al. (5 nets)", 38.1, 16.4, 16.4),
+    ("Krizhevsky et al. (1 net)", 40.7, 18.2, None),
+)
