@@ -1,0 +1,6 @@
+"""VGG, the whole paper, as a plugin of the OpenMMLab stack.
+
+``type='vgg_mm.VGG'`` works in any OpenMMLab config: the registry imports what it needs.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,19 @@
+"""Scale jitter: every image draws its S from [256; 512] (Sec. 3.1), tested at the middle."""
+
+_base_ = "paper.py"
+S, Q = (256, 512), 384
+
+train_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            pipeline=[*_base_.load, dict(type="vgg_mm.ScaleJitter", S=S), *_base_.augment]
+        )
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        pipeline=[*_base_.load, dict(type="vgg_mm.Rescale", Q=Q), *_base_.centre, *_base_.pack]
+    )
+)
+test_dataloader = val_dataloader
+tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[Q]), *_base_.pack]

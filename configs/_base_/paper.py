@@ -1,0 +1,103 @@
+"""What the 12 models of Table 3 share: Sec. 3.1's recipe on ILSVRC-2012, and the runtime.
+
+The pieces `load`, `augment`, `centre` and `pack` are for the pipelines, which depend on S: see
+S_256.py, S_384.py and S_jitter.py beside this file.
+"""
+
+default_scope = "mmpretrain"
+
+# Sec. 2: mean-only input; the net's `arch` is the leaf's.
+model = dict(
+    type="ImageClassifier",
+    backbone=dict(type="vgg_mm.VGG"),
+    head=dict(type="vgg_mm.VGGHead", num_classes=1000),
+    data_preprocessor=dict(mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True),
+)
+
+load = [dict(type="vgg_mm.LoadImage")]
+augment = [
+    dict(type="vgg_mm.RandomCrop", size=224),
+    dict(type="vgg_mm.RandomFlip"),
+    dict(
+        type="vgg_mm.PCALighting",
+        eigval=[0.2175, 0.0188, 0.0045],
+        eigvec=[
+            [-0.5675, 0.7192, 0.4009],
+            [-0.5808, -0.0045, -0.8140],
+            [-0.5836, -0.6948, 0.4203],
+        ],
+    ),
+    dict(type="PackInputs", meta_keys=["img_path", "corrupt"]),
+]
+centre = [dict(type="vgg_mm.CenterCrop", size=224)]
+pack = [dict(type="PackInputs", meta_keys=["img_path"])]
+
+# 256 images a step in all: 64 on each of 4 GPUs. Other counts: --auto-scale-lr.
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=True,
+    drop_last=True,
+    collate_fn=dict(type="default_collate"),
+    sampler=dict(type="vgg_mm.EpochSampler"),
+    dataset=dict(
+        type="vgg_mm.SeededDataset",
+        dataset=dict(type="vgg_mm.ImageNet", data_root="data/imagenet", split="train"),
+    ),
+)
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=True,
+    collate_fn=dict(type="default_collate"),
+    sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
+    dataset=dict(type="vgg_mm.ImageNet", data_root="data/imagenet", split="val"),
+)
+test_dataloader = val_dataloader
+val_evaluator = test_evaluator = dict(type="Accuracy", topk=(1, 5))
+val_cfg = dict()
+test_cfg = dict()
+
+# Sec. 3.1: SGD with momentum 0.9 and L2 weight decay, the rate divided by 10 when the validation
+# accuracy stops improving, 74 epochs at most.
+auto_scale_lr = dict(base_batch_size=256, enable=False)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4))
+param_scheduler = dict(
+    type="ReduceOnPlateauLR",
+    monitor="accuracy/top1",
+    rule="greater",
+    factor=0.1,
+    patience=5,
+    threshold=0.1,  # points of accuracy
+    threshold_rule="abs",
+    min_value=1e-5,  # three drops
+    end=1_000_000,
+)
+train_cfg = dict(by_epoch=True, max_epochs=74, val_interval=1)
+
+# Sec. 3.2.
+tta_model = dict(type="vgg_mm.TestTime", flip=True)
+
+randomness = dict(seed=0)
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=100),
+    checkpoint=dict(
+        type="CheckpointHook",
+        interval=1,
+        max_keep_ckpts=3,
+        save_best="accuracy/top1",
+        rule="greater",
+    ),
+)
+custom_hooks = [
+    dict(type="vgg_mm.ReseedHook"),
+    dict(type="vgg_mm.ClassCountHook"),
+    dict(type="vgg_mm.CorruptImagesHook"),
+    dict(type="vgg_mm.CheckpointFormatHook"),
+]
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+visualizer = dict(type="UniversalVisualizer", vis_backends=[dict(type="LocalVisBackend")])

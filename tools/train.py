@@ -1,0 +1,52 @@
+"""Trains a config's net, then tests its best checkpoint by the config's protocol.
+
+    python tools/train.py configs/demo.py
+    tools/dist_train.sh configs/vgg16_d_jitter.py 4
+"""
+
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    from vgg_mm.launch import load_config, parser, start_processes
+
+    args = parser(__doc__)
+    args.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="CHECKPOINT",
+        help="continue a run: from this checkpoint, or from the newest one in the work dir",
+    )
+    args.add_argument("--amp", action="store_true", help="mixed precision (needs CUDA)")
+    args.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch over all processes (256: as in the config)",
+    )
+    args = args.parse_args()
+    cfg = load_config(args)
+
+    import torch
+    from mmengine.runner import Runner
+
+    from vgg_mm.testing.report import report
+
+    if args.resume:
+        cfg.resume = True
+        if args.resume != "latest":
+            cfg.load_from = args.resume
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    cfg.auto_scale_lr.enable = args.auto_scale_lr
+    start_processes(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    report(runner)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,7 @@
+"""Sec. 2: Table 1's nets as a backbone and a head."""
+
+from .head import FC, VGGFC, VGGHead
+from .init import Glorot
+from .vgg import VGG
+
+__all__ = ["FC", "Glorot", "VGG", "VGGFC", "VGGHead"]

@@ -1,0 +1,116 @@
+"""The fully connected layers, held as conv kernels (Sec. 2.1 and 3.2).
+
+On the 7x7 map of a 224-pixel crop they are the paper's FC layers; on a larger map, its dense
+evaluation. Nothing is converted between the two.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.models.heads import ClsHead
+from torch import Tensor, nn
+
+from vgg_mm.errors import UserError
+from vgg_mm.registry import MODELS
+
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+class FC(nn.Conv2d):
+    """A fully connected layer as a conv without padding; weight (out, in, k, k).
+
+    Takes maps of (N, in, H, W) to (N, out, H-k+1, W-k+1).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer; one window alone is a matrix product, 10 times faster than the conv.
+
+        Exported graphs keep the conv, which serves maps of every size.
+        """
+        if x.shape[-2:] != self.kernel_size or _is_exporting() or torch.jit.is_tracing():
+            return super().forward(x)
+        # Flattened in the order that the kernel lies in memory: another one copies it every call.
+        nhwc = self.weight.is_contiguous(memory_format=torch.channels_last)
+        order = (0, 2, 3, 1) if nhwc else (0, 1, 2, 3)
+        x, weight = (tensor.permute(order).flatten(1) for tensor in (x, self.weight))
+        return F.linear(x, weight, self.bias)[:, :, None, None]
+
+
+@MODELS.register_module()
+class VGGFC(BaseModule):
+    """fc6 and fc7, each with a ReLU and dropout.
+
+    Args:
+        in_channels: Channels of the backbone's last stage.
+        channels: Outputs of each layer.
+        kernel_size: Side of the map that fc6 sees, 1/32 of the training crop's side.
+        dropout: Probability of dropping an output in training.
+        init_cfg: Initialisation, see :class:`vgg_mm.VGG`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 512,
+        channels: int = 4096,
+        kernel_size: int = 7,
+        dropout: float = 0.5,
+        init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
+        **kwargs,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg, **kwargs)
+        self.fc6 = FC(in_channels, channels, kernel_size)
+        self.fc7 = FC(channels, channels, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def fc67(self, x: Tensor) -> Tensor:
+        """Maps features (N, in_channels, H, W) to fc7's (N, channels, H-k+1, W-k+1).
+
+        Raises:
+            UserError: If the map is smaller than fc6's kernel.
+        """
+        k = self.fc6.kernel_size[0]
+        if min(x.shape[-2:]) < k:
+            h, w = x.shape[-2:]
+            raise UserError(
+                f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
+                f"the image's shortest side must be at least {32 * k} pixels (stride 32 x {k})."
+            )
+        x = self.dropout(F.relu(self.fc6(x)))  # (N, channels, H-k+1, W-k+1)
+        return self.dropout(F.relu(self.fc7(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Is :meth:`fc67`."""
+        return self.fc67(x)
+
+
+@MODELS.register_module()
+class VGGHead(VGGFC, ClsHead):
+    """The classifier: fc6, fc7 and fc8, one code for a crop's map and for a whole image's.
+
+    Dense evaluation (Sec. 3.2) averages fc8's score map over space. fc8 is linear, so the average
+    of its scores is its score of the average fc7: that is what :meth:`forward` computes.
+
+    Args:
+        num_classes: Outputs of fc8.
+        kwargs: Arguments of :class:`VGGFC` and of mmpretrain's ``ClsHead`` (``loss``, ``topk``,
+            ``cal_acc``).
+    """
+
+    def __init__(self, num_classes: int = 1000, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.fc8 = FC(self.fc7.out_channels, num_classes, 1)
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """fc7's features, averaged over space: (N, channels)."""
+        return self.fc67(feats[-1]).mean((2, 3))
+
+    def score_map(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The class score map (N, num_classes, H-k+1, W-k+1) of feature maps (N, C, H, W)."""
+        return self.fc8(self.fc67(feats[-1]))
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The class scores (N, num_classes): the score map, averaged over space."""
+        return self.fc8(self.pre_logits(feats)[:, :, None, None]).flatten(1)

@@ -1,0 +1,158 @@
+"""The convolutional part of nets A to E (Sec. 2.1, Table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from vgg_mm.errors import UserError, suggest
+from vgg_mm.paper import TABLE_1, Layer, stages
+from vgg_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class VGG(BaseModule):
+    """The backbone of a net of Table 1: an image in, feature maps out.
+
+    Layers carry Caffe's names: ``conv1_1`` ... ``conv5_4``, ``norm1_1`` (net A-LRN's normalisation)
+    and, with a ``norm_cfg``, ``bn1_1`` ... between each conv and its ReLU. Nothing is built past
+    the deepest output that ``out_indices`` asks for.
+
+    Args:
+        arch: The paper's name of the net: A, A-LRN, B, C, D (VGG-16) or E (VGG-19).
+        width: Channels of the first stage; the others keep the paper's ratios to it.
+        norm_cfg: A normalisation after every conv, such as ``dict(type='BN')``. The paper has none.
+        out_indices: What to return, in this order: a stage's number, counted from 0, for its output
+            after the pool (stride 2, 4, 8, 16, 32), or a layer's name, such as ``'conv4_3'``, for
+            its output after the ReLU and before the pool.
+        frozen_stages: How many of the first stages keep their weights.
+        norm_eval: Whether batch normalisation keeps its running statistics in training.
+        with_cp: Whether to recompute each stage in the backward pass, to save memory.
+        init_cfg: Initialisation (Sec. 3.1). The default is Glorot's;
+            ``dict(type='Normal', layer='Conv2d', std=0.01)`` is the paper's first one.
+
+    Raises:
+        UserError: If ``arch``, ``width``, ``out_indices`` or ``frozen_stages`` is impossible.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        width: int = 64,
+        norm_cfg: dict | None = None,
+        out_indices: Sequence[int | str] = (4,),
+        frozen_stages: int = 0,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
+    ) -> None:
+        super().__init__(init_cfg)
+        if arch not in TABLE_1:
+            raise UserError(
+                f"VGG: arch={arch!r} is not a net of Table 1; use one of {', '.join(TABLE_1)}"
+                " (VGG-11, -13, -16, -19 are A, B, D, E)."
+            )
+        if not (isinstance(width, int) and width >= 1):
+            raise UserError(f"VGG: width={width!r} is not a number of channels; the paper's is 64.")
+        if frozen_stages not in range(-1, 6):
+            raise UserError(
+                f"VGG: frozen_stages={frozen_stages!r}; a net has 5 stages, so use 0 (none) to 5."
+            )
+        self.arch = arch
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.stages = _up_to_deepest(stages(arch, width), self.out_indices, arch)
+
+        channels = 3
+        for layer in sum(self.stages, []):
+            if layer.kernel:
+                conv = nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2)
+                self.add_module(layer.name, conv)
+                channels = layer.channels
+                if norm_cfg:
+                    self.add_module(_bn(layer), build_norm_layer(norm_cfg, channels)[1])
+            else:
+                # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
+                self.add_module(layer.name, nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2))
+        self.with_norm = norm_cfg is not None
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps images (N, 3, H, W) to the feature maps that ``out_indices`` names.
+
+        Stage i gives (N, channels, H / 2^(i+1), W / 2^(i+1)), fractions dropped.
+        """
+        outputs: dict[int | str, Tensor] = {}
+        for i in range(len(self.stages)):
+            if self.with_cp and torch.is_grad_enabled():
+                x, taps = checkpoint(self._stage, i, x, use_reentrant=False)
+            else:
+                x, taps = self._stage(i, x)
+            outputs.update(taps)
+        return tuple(outputs[index] for index in self.out_indices)
+
+    def _stage(self, i: int, x: Tensor) -> tuple[Tensor, dict[int | str, Tensor]]:
+        taps: dict[int | str, Tensor] = {}
+        for layer in self.stages[i]:
+            x = self.get_submodule(layer.name)(x)
+            if layer.kernel:
+                if self.with_norm:
+                    x = self.get_submodule(_bn(layer))(x)
+                x = F.relu(x, inplace=True)
+            if layer.name in self.out_indices:
+                taps[layer.name] = x
+        if i in self.out_indices or i + 1 < len(self.stages):
+            x = F.max_pool2d(x, 2, stride=2)
+        if i in self.out_indices:
+            taps[i] = x
+        return x, taps
+
+    def train(self, mode: bool = True) -> VGG:
+        """Sets the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval."""
+        super().train(mode)
+        if mode:
+            for module in self.modules() if self.norm_eval else self._frozen_modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        frozen = sum(self.stages[: max(self.frozen_stages, 0)], [])
+        names = {name for layer in frozen for name in (layer.name, _bn(layer))}
+        return [module for name, module in self.named_children() if name in names]
+
+
+def _bn(layer: Layer) -> str:
+    return layer.name.replace("conv", "bn")
+
+
+def _up_to_deepest(
+    table: list[list[Layer]], out_indices: tuple[int | str, ...], arch: str
+) -> list[list[Layer]]:
+    """The part of ``table`` that the deepest of ``out_indices`` needs."""
+    depth: dict[int | str, int] = {}
+    for i, stage in enumerate(table):
+        for layer in [*stage, None]:
+            depth[layer.name if layer else i] = len(depth)
+    for index in out_indices:
+        if index not in depth or isinstance(index, bool):
+            names = [name for name in depth if isinstance(name, str)]
+            raise UserError(
+                f"VGG: out_indices has {index!r}, which net {arch} lacks; use stages 0 to 4 or "
+                f"layers {', '.join(names)}.{suggest(str(index), names)}"
+            )
+    if not out_indices:
+        raise UserError("VGG: out_indices is empty; use (4,) for the last stage's output.")
+    deepest = max(depth[index] for index in out_indices)
+    cut = [[layer for layer in stage if depth[layer.name] <= deepest] for stage in table]
+    return [stage for stage in cut if stage]
