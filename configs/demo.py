@@ -4,8 +4,8 @@ _base_ = "_base_/paper.py"
 S, crop = 73, 64
 
 model = dict(
-    backbone=dict(arch="A", width=16),
-    head=dict(num_classes=8, in_channels=128, channels=256, kernel_size=2),
+    backbone=dict(arch="A", width=16, channels_last=True),
+    head=dict(num_classes=8, in_channels=128, channels=256, kernel_size=2, channels_last=True),
     data_preprocessor=dict(std=[60, 60, 60]),
 )
 train_dataloader = dict(

@@ -276,7 +276,7 @@ def main() -> None:
     try:
         prepare(args.src, args.dst, counts, args.md5)
     except (OSError, KeyboardInterrupt) as error:
-        raise UserError(f"{error or 'stopped'}. Run this again to go on from here.") from error
+        raise UserError(f"{str(error) or 'stopped'}. Run this again to go on from here.") from error
     val = counts.classes * counts.val_per_class
     print(f"{args.dst}: all {counts.train:,} training and {val:,} validation images are there.")
     if args.dst.resolve() != home.resolve():

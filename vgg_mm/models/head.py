@@ -47,6 +47,7 @@ class VGGFC(BaseModule):
         channels: Outputs of each layer.
         kernel_size: Side of the map that fc6 sees, 1/32 of the training crop's side.
         dropout: Probability of dropping an output in training.
+        channels_last: Whether to compute in NHWC memory order, as the backbone does.
         init_cfg: Initialisation, see :class:`vgg_mm.VGG`.
     """
 
@@ -56,6 +57,7 @@ class VGGFC(BaseModule):
         channels: int = 4096,
         kernel_size: int = 7,
         dropout: float = 0.5,
+        channels_last: bool = False,
         init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
         **kwargs,
     ) -> None:
@@ -63,6 +65,8 @@ class VGGFC(BaseModule):
         self.fc6 = FC(in_channels, channels, kernel_size)
         self.fc7 = FC(channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def fc67(self, x: Tensor) -> Tensor:
         """Maps features (N, in_channels, H, W) to fc7's (N, channels, H-k+1, W-k+1).

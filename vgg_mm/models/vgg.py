@@ -35,6 +35,7 @@ class VGG(BaseModule):
         frozen_stages: How many of the first stages keep their weights.
         norm_eval: Whether batch normalisation keeps its running statistics in training.
         with_cp: Whether to recompute each stage in the backward pass, to save memory.
+        channels_last: Whether to compute in NHWC memory order (give it to the head too).
         init_cfg: Initialisation (Sec. 3.1). The default is Glorot's;
             ``dict(type='Normal', layer='Conv2d', std=0.01)`` is the paper's first one.
 
@@ -51,6 +52,7 @@ class VGG(BaseModule):
         frozen_stages: int = 0,
         norm_eval: bool = False,
         with_cp: bool = False,
+        channels_last: bool = False,
         init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
     ) -> None:
         super().__init__(init_cfg)
@@ -86,6 +88,8 @@ class VGG(BaseModule):
         self.with_norm = norm_cfg is not None
         for module in self._frozen_modules():
             module.requires_grad_(False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps images (N, 3, H, W) to the feature maps that ``out_indices`` names.

@@ -1,0 +1,35 @@
+"""Sec. 3.1: what happens to an image before the net sees it."""
+
+from .folders import DemoPictures, Folders, ImageNet
+from .images import CorruptImageError, LoadImage, decode, read_image
+from .seeding import EpochSampler, SeededDataset
+from .transforms import (
+    CenterCrop,
+    MultiScale,
+    PCALighting,
+    RandomCrop,
+    RandomFlip,
+    Rescale,
+    ScaleJitter,
+    rescale,
+)
+
+__all__ = [
+    "CenterCrop",
+    "CorruptImageError",
+    "DemoPictures",
+    "EpochSampler",
+    "Folders",
+    "ImageNet",
+    "LoadImage",
+    "MultiScale",
+    "PCALighting",
+    "RandomCrop",
+    "RandomFlip",
+    "Rescale",
+    "ScaleJitter",
+    "SeededDataset",
+    "decode",
+    "read_image",
+    "rescale",
+]

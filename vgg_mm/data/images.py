@@ -1,0 +1,96 @@
+"""Reading picture files: BGR uint8 arrays, or a named error."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+
+from vgg_mm.errors import UserError
+from vgg_mm.registry import TRANSFORMS
+
+
+class CorruptImageError(UserError):
+    """A picture file that is empty, truncated or not decodable."""
+
+
+def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Reads a picture through mmengine's storage backends: see :func:`decode`."""
+    return decode(fileio.get(path, backend_args), path)
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Decodes a picture file's bytes to BGR uint8 of shape (H, W, 3).
+
+    EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white.
+
+    Raises:
+        CorruptImageError: If the file is empty, the decoder fails, or a JPEG or PNG has no end
+            marker (OpenCV would return the pixels before the cut and grey after it). ``name`` is
+            named.
+    """
+    if not data:
+        raise CorruptImageError(f"{name}: the file is empty.")
+    if not _has_end(data):
+        raise CorruptImageError(f"{name}: the picture is truncated (no end marker).")
+    # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
+    if not data.startswith(b"\xff\xd8"):
+        image = _decode(data, cv2.IMREAD_UNCHANGED)
+        if image is not None and image.ndim == 3 and image.shape[2] == 4:
+            return _on_white(image)
+    image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise CorruptImageError(f"{name}: not a picture that OpenCV can decode.")
+    return image
+
+
+def _decode(data: bytes, flag: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:
+        return None
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    full = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    image = image.astype(np.float32) / full
+    color, alpha = image[..., :3], image[..., 3:]
+    return np.rint(255 * (color * alpha + 1 - alpha)).astype(np.uint8)
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether a JPEG or PNG runs to its end marker; True for other formats."""
+    if data.startswith(b"\x89PNG"):
+        return data.rfind(b"IEND") != -1
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    # Skip the segments before the scan, for an EXIF thumbnail has an end marker of its own.
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) != -1
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
+
+    A picture that is already there stays, as mmpretrain's inferencer loads by itself.
+
+    Args:
+        backend_args: The storage backend's arguments, see ``mmengine.fileio``.
+
+    Raises:
+        CorruptImageError: See :func:`decode`.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``img``, ``img_shape`` and ``ori_shape``."""
+        if "img" not in results:
+            results["img"] = read_image(results["img_path"], self.backend_args)
+        results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        return results

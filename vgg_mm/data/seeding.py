@@ -1,0 +1,97 @@
+"""Random numbers as an input: sample ``index`` of ``epoch`` is a function of (seed, epoch, index).
+
+The sampler yields that key, the data set gives the sample a generator seeded with it, and every
+transform draws from there. So a run is the same whatever the number of workers and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import Dataset, Sampler
+
+from vgg_mm.data.images import CorruptImageError
+from vgg_mm.errors import UserError
+from vgg_mm.registry import DATA_SAMPLERS, DATASETS
+
+Key = tuple[int, int, int]
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(Sampler):
+    """Yields every index of the data set once an epoch, in random order, as (seed, epoch, index).
+
+    Of N processes, the n-th takes every N-th: together, their t-th batches of B/N are the t-th
+    batch of B of one process. What is left over by N is dropped.
+
+    Args:
+        dataset: The data set to sample from.
+        seed: The run's seed; the Runner passes its own (``randomness``).
+    """
+
+    def __init__(self, dataset: Dataset, seed: int | None = None) -> None:
+        self.rank, self.world_size = get_dist_info()
+        self.length = len(dataset)
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch of the next pass; mmengine's ``DistSamplerSeedHook`` calls it."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        for index in order[self.rank :: self.world_size][: len(self)]:
+            yield self.seed, self.epoch, int(index)
+
+    def __len__(self) -> int:
+        return self.length // self.world_size
+
+
+@DATASETS.register_module()
+class SeededDataset(Dataset):
+    """Gives every sample of a data set its own generator, ``results['rng']``.
+
+    A corrupt picture is replaced by another one, drawn from the same generator, whose metainfo
+    names it: ``corrupt`` is the list of the files that failed (:class:`vgg_mm.CorruptImagesHook`
+    counts them).
+
+    Args:
+        dataset: The config of the data set, any of mmpretrain's.
+    """
+
+    def __init__(self, dataset: dict | BaseDataset) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.dataset.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """The wrapped data set's: its classes' names."""
+        return self.dataset.metainfo
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> dict:
+        if not isinstance(key, tuple):
+            raise UserError(
+                "SeededDataset takes (seed, epoch, index): give its dataloader "
+                "sampler=dict(type='vgg_mm.EpochSampler')."
+            )
+        rng = np.random.default_rng(key)
+        index, corrupt = key[2], []
+        while True:
+            sample = {**self.dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}
+            try:
+                return self.dataset.pipeline(sample)
+            except CorruptImageError as error:
+                corrupt.append(str(error))
+                if len(corrupt) == 10:
+                    raise UserError(
+                        f"10 of 10 pictures drawn from {self.dataset.data_root} are corrupt: "
+                        + " ".join(corrupt)
+                    ) from None
+                index = int(rng.integers(len(self)))
