@@ -1,14 +1,55 @@
-"""Describe a config's net layer by layer, or, without a config, the paper's design section.
+"""Describes a config's net layer by layer; without a config, explains the paper's nets.
 
-    python tools/describe.py
-    python tools/describe.py configs/vgg16_d_256.py
-    python tools/describe.py configs/vgg16_d_256.py --size 384 512
+python tools/describe.py
+python tools/describe.py configs/demo.py
+python tools/describe.py configs/vgg16_d_jitter.py --size 384 512
 """
 
 import argparse
-from pathlib import Path
 
-from mmengine import Config
+from vgg_mm.errors import UserError, run
 
-from vgg_mm.errors import UserError, run, suggest
-from vgg_mm.models.describe import build, crop_side, describe, layer_table, lesson
+
+def main() -> None:
+    """Runs the tool."""
+    from mmengine.config import DictAction
+
+    from vgg_mm.launch import load_config
+    from vgg_mm.models.describe import build, crop_side, describe, layer_table, lesson
+
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument("config", nargs="?", help="a config; default: the paper's six nets")
+    args.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="the image's height and width, or one number for both; default: the training crop's",
+    )
+    args.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override the config, such as model.backbone.width=16",
+    )
+    args.set_defaults(work_dir=None, launcher="none")
+    args = args.parse_args()
+    if args.config is None:
+        print(lesson())
+        return
+    cfg = load_config(args)
+    if "model" not in cfg:
+        raise UserError(f"{args.config} has no model to describe.")
+    model = build(cfg.model)
+    size = args.size or [crop_side(model)]
+    if len(size) > 2:
+        raise UserError(f"--size takes a height and a width, not {len(size)} numbers.")
+    table = layer_table(describe(model, size[0], size[-1]))
+    print(f"{args.config}, an image of {size[0]}x{size[-1]}\n\n{table}")
+
+
+if __name__ == "__main__":
+    run(main)

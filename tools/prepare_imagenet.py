@@ -258,6 +258,7 @@ def prepare(src: Path, dst: Path, counts: Counts, md5: bool = False) -> None:
             with whole(path), progress.open(path, "rb", description=name) as file:
                 with tarfile.open(path, "r:", file) as tar:
                     add(tar)
+                file.seek(0, os.SEEK_END)
     layout.check(counts)
 
 

@@ -1,15 +1,17 @@
 """Trains a config's net, then tests its best checkpoint by the config's protocol.
 
-    python tools/train.py configs/demo.py
-    tools/dist_train.sh configs/vgg16_d_jitter.py 4
+python tools/train.py configs/demo.py
+tools/dist_train.sh configs/vgg16_d_jitter.py 4
 """
+
+from pathlib import Path
 
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.launch import load_config, parser, start_processes
+    from vgg_mm.launch import load_config, parser, start_processes, test
 
     args = parser(__doc__)
     args.add_argument(
@@ -29,9 +31,10 @@ def main() -> None:
     cfg = load_config(args)
 
     import torch
+    from mmengine.dist import is_main_process
     from mmengine.runner import Runner
 
-    from vgg_mm.testing.report import report
+    from vgg_mm.testing.report import draw_report
 
     if args.resume:
         cfg.resume = True
@@ -45,7 +48,14 @@ def main() -> None:
     start_processes(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
-    report(runner)
+
+    best, work_dir = runner.message_hub.get_info("best_ckpt"), Path(runner.work_dir)
+    metrics = test(cfg, best, work_dir / "scores.npz")
+    if is_main_process():
+        draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")
+        print(f"Best checkpoint: {best}")
+        print(f"Top-1 accuracy, dense evaluation: {metrics['accuracy/top1']:.1f}%")
+        print(f"Picture: {work_dir / 'report.png'}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         hint = re.sub(r"\S*?(\w+)\.__init__\(\)", r"\1", str(error))
         return f"the config has a key that nothing takes: {hint}. Is it misspelt?"
+    if isinstance(error, ImportError) and re.search(r"lib(GL|gthread|X11|SM|Xext)\b", str(error)):
+        return (
+            f"OpenCV cannot start without a screen's libraries ({error}). Mend it with: pip "
+            "uninstall -y opencv-python opencv-python-headless && pip install "
+            "opencv-python-headless"
+        )
     if isinstance(error, KeyError) and "is not in the" in str(error):
         return f"the config names an unknown type: {error.args[0].split('. ')[0]}. Is it misspelt?"
     return None

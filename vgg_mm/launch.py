@@ -74,8 +74,13 @@ def start_processes(cfg: Config) -> None:
     )
 
 
-def test(cfg: Config, checkpoint: str) -> dict:
+def test(cfg: Config, checkpoint: str, scores: str | Path) -> dict:
     """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
+
+    Args:
+        cfg: The config.
+        checkpoint: What :class:`Runner` saved.
+        scores: Where to write the posteriors, see :class:`vgg_mm.SaveScores`.
 
     Returns:
         The metrics, such as ``accuracy/top1`` in %.
@@ -89,5 +94,6 @@ def test(cfg: Config, checkpoint: str) -> dict:
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")
+    cfg.test_evaluator = [cfg.test_evaluator, dict(type="vgg_mm.SaveScores", file=str(scores))]
     cfg.load_from, cfg.resume = checkpoint, False
     return Runner.from_cfg(cfg).test()

@@ -18,3 +18,4 @@ WEIGHT_INITIALIZERS = Registry(
     "weight initializer", parent=root.WEIGHT_INITIALIZERS, scope="vgg_mm", locations=_MODELS
 )
 HOOKS = Registry("hook", parent=root.HOOKS, scope="vgg_mm", locations=_TRAINING)
+METRICS = Registry("metric", parent=root.METRICS, scope="vgg_mm", locations=["vgg_mm.testing"])

@@ -68,7 +68,7 @@ def crop_side(model: nn.Module) -> int:
 def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> list[LayerInfo]:
     """Describes the layers of ``model`` in the order in which an image of that size meets them.
 
-    Layers are max-pools and all modules with weights of their own, and LRN. Of a classifier the
+    Layers are max-pools, LRN and all modules with weights of their own. Of a classifier the
     last one is the class score map, before dense evaluation averages it. ``model`` lies on the
     meta device.
 
@@ -121,8 +121,9 @@ class _Trace(TorchFunctionMode):
         name = f"pool{1 + sum(layer.notation == 'maxpool' for layer in self.layers)}"
         if min(x.shape[2:]) < kernel:
             raise UserError(
-                f"the image is too small: {name} looks at {kernel}x{kernel} positions of a map that"
-                f" has only {x.shape[2]}x{x.shape[3]}."
+                f"{name} looks at {kernel}x{kernel} positions of a map that has only"
+                f" {x.shape[2]}x{x.shape[3]}: the image's shortest side must be at least"
+                f" {kernel * self.layers[-1].stride} pixels."
             )
         out = func(*args, **kwargs)
         self._note(name, "maxpool", out, kernel, stride)
@@ -212,9 +213,11 @@ def _table_1(nets: dict[str, list[LayerInfo]]) -> list[str]:
             lines.append(row(f"{c} *" if c and c != left else c for left, c in pairs))
         lines.append(across("maxpool"))
     lines += [across(layer) for layer in (*classifiers[0].split(), "soft-max")]
-    note = """* added to the net on its left. conv3-64 is a layer of 64 filters of 3x3 with a ReLU, its stride
-        1, its map kept in size by a border of zeros; a maxpool halves the map: 224 > 112 > 56 > 28 > 14
-        > 7. `python tools/describe.py configs/vgg16_d_256.py` follows an image through net D."""
+    maps = (layer.shape[1] for layer in nets["A"] if layer.notation == "maxpool")
+    halves = ", ".join(f"{side}x{side}" for side in maps)
+    note = f"""* added to the net on its left. conv3-64 is a layer of 64 filters of 3x3 and a ReLU;
+        its stride is 1, and a border of zeros keeps its map as large as its input. A maxpool halves
+        the map, from 224x224 to {halves}."""
     return ["\n".join(lines), _prose(note)]
 
 
@@ -232,12 +235,13 @@ def _table_2(nets: dict[str, list[LayerInfo]]) -> list[str]:
         ["  in the convs", *row("multiply_adds", "conv")],
         ["  in the FC layers", *row("multiply_adds", "fc")],
     ]
-    (a, e), (work_a, work_e) = (
-        (total(nets["A"], what), total(nets["E"], what)) for what in ("parameters", "multiply_adds")
+    fc6 = _find(nets["A"], "fc6").parameters
+    weights, work = (
+        total(nets["E"], what) / total(nets["A"], what) for what in ("parameters", "multiply_adds")
     )
-    note = f"""Most parameters lie in the FC layers (fc6 alone has {_find(nets["D"], "fc6").parameters:,}),
-        most work in the convs. So depth costs few parameters: with 8 more layers, E has
-        {e / a - 1:.0%} more of them than A, but {work_e / work_a:.1f} times its multiply-adds."""
+    note = f"""Most parameters lie in the FC layers (fc6 alone has {fc6:,}), most work in the convs.
+        So depth costs few parameters: with 8 more layers, E has {weights - 1:.0%} more of them than
+        A, and {work:.1f} times its multiply-adds."""
     return [_columns(table), _prose(note)]
 
 
@@ -270,24 +274,25 @@ def _why_3x3() -> list[str]:
             y, z = (activation(F.conv2d(t, weight, padding=1)) for t in (y, z))
         return (y + z).abs().max().item()
 
+    more_than_2 = weights[5,] / weights[3, 3] - 1
+    more_than_3 = weights[7,] / weights[3, 3, 3] - 1
     return [
         _prose(
-            """Each 3x3 layer lets an output see one more pixel on every side: two see 5x5, three see
-            7x7. A dot, and what one, two and three layers of 3x3 filters of ones make of it (the
-            number of ways that lead from the dot to an output):"""
+            """Each 3x3 layer lets an output see one more pixel on every side: two see 5x5, three
+            see 7x7. A dot, and what one, two and three layers of 3x3 filters of ones make of it
+            (the number of ways that lead from the dot to an output):"""
         ),
         _beside(*(_grid(image[0, 0]) for image in spread), gap=6),
         _prose(f"Layers with C channels in and out, their weights counted for C = {c}:"),
         _columns(rows),
         _prose(
-            f"""1. Fewer weights: the 7x7 layer has {weights[7,] / weights[3, 3, 3] - 1:.0%} more than
-            the three 3x3 layers that see as much, the 5x5 layer {weights[5,] / weights[3, 3] - 1:.0%}
-            more than two. The stack is a 7x7 filter made to decompose into 3x3 filters, which
-            regularises it."""
+            f"""1. Fewer weights: the 7x7 layer has {more_than_3:.0%} more than the three 3x3 layers
+            that see as much, the 5x5 layer {more_than_2:.0%} more than two. The stack is a 7x7
+            filter made to decompose into 3x3 filters, which regularises it."""
         ),
         _prose(
-            f"""2. More ReLUs: three make the decision function more discriminative than one. Without
-            them the stack would be a linear map, as one 7x7 layer is, and depth would gain
+            f"""2. More ReLUs: three make the decision function more discriminative than one.
+            Without any, the stack would be a linear map, as the 7x7 filter is, and depth would gain
             nothing. A linear map has f(x) + f(-x) = 0. For three random 3x3 layers the largest
             |f(x) + f(-x)| is {bend(lambda y: y):.2f} without ReLUs and {bend(F.relu):.2f} with
             them."""
@@ -306,14 +311,14 @@ def _why_1x1(nets: dict[str, list[LayerInfo]]) -> list[str]:
         rows.append([arch, notations, *cells])
     return [
         _prose(
-            """A 1x1 conv is a linear projection of the channels at one position onto as many channels.
-            With the ReLU behind it, it makes the net less linear and leaves its receptive field as it
-            is. Stage 3 of three nets:"""
+            """A 1x1 conv is a linear projection of the channels at one position onto as many
+            channels. With the ReLU behind it, it makes the net less linear and leaves its receptive
+            field as it is. Stage 3 of three nets:"""
         ),
         _columns(rows, left=2),
         _prose(
-            """C is better than B: the additional non-linearity helps. D, as deep as C, is better still:
-            it also matters to see more of the image."""
+            """C is better than B: the additional non-linearity helps. D, as deep as C, is better
+            still: it also matters to see more of the image."""
         ),
     ]
 
@@ -326,12 +331,12 @@ def _fc_as_conv() -> list[str]:
     products = small * weight
     layer = FC(1, 1, 3, bias=False)
     layer.weight.data[0, 0] = weight
-    x, w = small.flatten(), weight.flatten()
     with torch.no_grad():
+        score = layer(small[None, None])
         window = F.conv2d(small[None, None], layer.weight)[0, 0]
         scores = layer(large[None, None])[0, 0]
     return [
-        "A filter as large as its image has one place on it; its output is one sum of nine products:",
+        "A filter as large as its image has one place on it, and gives one sum of nine products:",
         _beside(
             f"image\n{_grid(small)}",
             "\n\nx",
@@ -340,11 +345,11 @@ def _fc_as_conv() -> list[str]:
             f"products\n{_grid(products)}",
             f"\n\nsum {products.sum():.0f}",
         ),
-        f"as an FC layer:  {_vector(x)} . {_vector(w)} = {x @ w:.0f}\n"
-        f"as a conv:       a map of {len(window)}x{len(window)} window, its score {window.item():.0f}",
+        f"as an FC layer:  {_vector(small)} . {_vector(weight)} = {score.item():.0f}\n"
+        f"as a conv:       a map of {len(window)}x{len(window)} score: {window.item():.0f}",
         _prose(
-            """On a larger image (the one above is its upper left corner) the FC layer no longer fits.
-            The conv does: it gives one score a window, the upper left one as before."""
+            """On a larger image (the one above is its upper left corner) the FC layer no longer
+            fits. The conv does: it gives one score a window, the upper left one as before."""
         ),
         _beside(
             f"image\n{_grid(large)}",
@@ -358,7 +363,7 @@ def _fc_as_conv() -> list[str]:
 def _dense() -> list[str]:
     model = paper_net("D")
     crop = total(describe(model, 224, 224), "multiply_adds")
-    rows = [["image", "pool5", "score map", "multiply-adds, billions", "of as many crops"]]
+    rows = [["image", "pool5", "score map", "10^9 multiply-adds", "as single crops"]]
     for size in (224, 256, 384, 512):
         layers = describe(model, size, size)
         maps = ("{}x{}".format(*_find(layers, name).shape[1:]) for name in ("pool5", "fc8"))
@@ -367,16 +372,16 @@ def _dense() -> list[str]:
     fc6 = _find(layers, "fc6")
     return [
         _prose(
-            """The nets' fc6 is such a filter: 7x7 positions on the 7x7 map that the convs make of a
-            224x224 crop. fc7 and fc8 are 1x1 filters. So net D takes a whole image of any size from
-            224 on and averages its map of scores:"""
+            """The nets' fc6 is such a filter: 7x7, on the 7x7 map that the convs make of a 224x224
+            crop; fc7 and fc8 are 1x1. So net D takes a whole image of any size from 224x224 on, and
+            averages its map of scores:"""
         ),
         _columns(rows),
         _prose(
-            f"""The windows lie {fc6.stride} pixels apart and share the convs' work: hence the last two
-            columns. And what surrounds a window is the image, where a crop has zeros: fc6 sees
-            {fc6.field}x{fc6.field} pixels. Dense scores and crops' scores differ for that reason, and
-            complement each other (Table 5)."""
+            f"""The windows lie {fc6.stride} pixels apart and share the convs' work; a crop for each
+            would repeat it (last column). And a window is surrounded by the image, a crop by zeros:
+            fc6 sees {fc6.field}x{fc6.field} pixels. So the scores of windows and of crops differ a
+            little, and complement each other (Table 5)."""
         ),
     ]
 
@@ -401,7 +406,7 @@ def _columns(rows: list[list[str]], left: int = 1) -> str:
 
 
 def _vector(values: Tensor) -> str:
-    return "[" + " ".join(f"{value:.0f}" for value in values.tolist()) + "]"
+    return "[" + " ".join(f"{value:.0f}" for value in values.flatten().tolist()) + "]"
 
 
 def _grid(values: Tensor) -> str:

@@ -1,6 +1,82 @@
-"""x."""
-def report(runner):
-    """X."""
-    from vgg_mm.launch import test
-    cfg=runner.cfg
-    print(test(cfg, runner.message_hub.get_info("best_ckpt")))
+"""The picture at the end of a training: what the net learned, and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from vgg_mm.data import read_image
+
+matplotlib.use("Agg")
+RIGHT, WRONG = "#1a7f37", "#c62828"
+
+
+def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> None:
+    """Draws sample validation images with true and predicted class, and the training curves.
+
+    Args:
+        scores: The file that :class:`vgg_mm.SaveScores` wrote.
+        work_dir: The training's folder, whose logs, of all resumptions, hold the curves.
+        out: The picture to write.
+    """
+    saved = np.load(scores)
+    posteriors, labels, names, classes = (
+        saved[key] for key in ("posteriors", "labels", "names", "classes")
+    )
+    top1 = 100 * np.mean(posteriors.argmax(1) == labels)
+    figure = plt.figure(figsize=(12, 9.5), layout="constrained")
+    figure.suptitle(
+        f"{Path(work_dir).name}: {top1:.1f}% of {len(labels)} validation images right "
+        "(dense evaluation)",
+        fontsize=15,
+    )
+    grid = figure.add_gridspec(5, 8)
+    shown = np.random.default_rng(0).permutation(len(labels))[:24]
+    for cell, i in enumerate(sorted(shown, key=lambda i: labels[i])):
+        _draw_image(
+            figure.add_subplot(grid[divmod(cell, 8)]), names[i], posteriors[i], labels[i], classes
+        )
+    losses, accuracies = _curves(Path(work_dir))
+    loss = figure.add_subplot(grid[3:, :4], title="training loss", xlabel="iteration")
+    loss.plot(*zip(*sorted(losses.items()), strict=True), color="0.3", linewidth=1)
+    accuracy = figure.add_subplot(
+        grid[3:, 4:], title="validation accuracy while training, centre crop (%)", xlabel="epoch"
+    )
+    accuracy.plot(*zip(*sorted(accuracies.items()), strict=True), color=RIGHT)
+    for axes in (loss, accuracy):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+
+
+def _draw_image(
+    axes: Axes, name: str, posterior: np.ndarray, label: int, classes: np.ndarray
+) -> None:
+    predicted = posterior.argmax()
+    right = predicted == label
+    color = RIGHT if right else WRONG
+    says = f"\N{CHECK MARK} {classes[label]}" if right else f"\N{BALLOT X} {classes[predicted]}"
+    axes.imshow(read_image(name)[..., ::-1])
+    axes.set_title(f"{says} {posterior[predicted]:.0%}", color=color, fontsize=10)
+    axes.set_xlabel("" if right else f"is {classes[label]}", fontsize=10)
+    axes.set(xticks=[], yticks=[])
+    plt.setp(axes.spines.values(), color=color, linewidth=2)
+
+
+def _curves(work_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
+    """Iteration -> loss and epoch -> top-1 accuracy, a resumed run's in place of the earlier."""
+    losses: dict[int, float] = {}
+    accuracies: dict[int, float] = {}
+    for log in sorted(work_dir.glob("*/vis_data/scalars.json")):
+        for line in map(json.loads, log.read_text().splitlines()):
+            if "loss" in line:
+                losses[line["step"]] = line["loss"]
+            elif "accuracy/top1" in line:
+                accuracies[line["step"]] = line["accuracy/top1"]
+    return losses, accuracies

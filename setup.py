@@ -1,0 +1,37 @@
+"""Packaging of vgg_mm; see README.md for what to install."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TEST = ["pytest", "torchvision", "timm"]
+
+setup(
+    name="vgg_mm",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "vgg_mm/__init__.py").read_text())[1],
+    description="VGG, the whole paper, as a plugin of the OpenMMLab stack",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
+    package_data={"vgg_mm.demo": ["pictures.zip", "README.md"]},
+    install_requires=[
+        "mmengine>=0.10.7",
+        "mmpretrain>=1.2",
+        "torch>=2.6",
+        "torchvision",
+        "numpy",
+        "matplotlib",
+    ],
+    extras_require={
+        # mmcv without compiled ops; leave it out where the full mmcv is installed.
+        "lite": ["mmcv-lite==2.1.0"],
+        "test": TEST,
+        "dev": [*TEST, "ruff"],
+        "tensorboard": ["tensorboard"],
+    },
+)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGUMENTS OF train.py]
+#
+# Environment: GPUS (all, 4), GPUS_PER_NODE (4), CPUS_PER_TASK (8), PORT, SRUN_ARGS.
+set -euo pipefail
+
+partition=${1:?a partition} job=${2:?a job name} config=${3:?a config}
+shift 3
+gpus=${GPUS:-4} per_node=${GPUS_PER_NODE:-4}
+[ -z "${PORT:-}" ] || export MASTER_PORT=$PORT
+# shellcheck disable=SC2086
+exec srun --partition "$partition" --job-name "$job" --gres "gpu:$per_node" --ntasks "$gpus" \
+    --ntasks-per-node "$per_node" --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 \
+    ${SRUN_ARGS:-} python -u "$(dirname "$0")/train.py" "$config" --launcher slurm "$@"
