@@ -21,6 +21,12 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="continue a run: from this checkpoint, or from the newest one in the work dir",
     )
+    args.add_argument(
+        "--start-from",
+        metavar="CHECKPOINT",
+        help="start with these weights, at the config's start_from_lr; layers that do not fit, such"
+        " as fc8 of another class count, start new",
+    )
     args.add_argument("--amp", action="store_true", help="mixed precision (needs CUDA)")
     args.add_argument(
         "--auto-scale-lr",
@@ -40,6 +46,12 @@ def main() -> None:
         cfg.resume = True
         if args.resume != "latest":
             cfg.load_from = args.resume
+    if args.start_from:
+        cfg.load_from = args.start_from
+        cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
+    for checkpoint in (cfg.load_from,) if cfg.get("load_from") else ():
+        if not Path(checkpoint).is_file():
+            raise UserError(f"no checkpoint {checkpoint}.")
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")

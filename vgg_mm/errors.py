@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -23,9 +24,8 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, UserError):
         # A DataLoader's worker re-raises its error with the worker's traceback in the message.
         return str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()
-    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
-        hint = re.sub(r"\S*?(\w+)\.__init__\(\)", r"\1", str(error))
-        return f"the config has a key that nothing takes: {hint}. Is it misspelt?"
+    if isinstance(error, TypeError) and ".__init__() " in str(error):
+        return f"the config's keys do not fit: {str(error).replace('.__init__()', '')}. Misspelt?"
     if isinstance(error, ImportError) and re.search(r"lib(GL|gthread|X11|SM|Xext)\b", str(error)):
         return (
             f"OpenCV cannot start without a screen's libraries ({error}). Mend it with: pip "
@@ -33,12 +33,14 @@ def _message(error: Exception) -> str | None:
             "opencv-python-headless"
         )
     if isinstance(error, KeyError) and "is not in the" in str(error):
-        return f"the config names an unknown type: {error.args[0].split('. ')[0]}. Is it misspelt?"
+        return f"the config's {error.args[0].split('. ')[0]}. Misspelt?"
     return None
 
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool: an error that the user can mend is one message and exit status 1."""
+    # mmcv-lite warns at import of an op that no VGG needs.
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     try:
         main()
     except Exception as error:

@@ -73,6 +73,7 @@ param_scheduler = dict(
     min_value=1e-5,  # three drops
     end=1_000_000,
 )
+start_from_lr = 1e-3  # the rate of a training that goes on from another's weights (--start-from)
 train_cfg = dict(by_epoch=True, max_epochs=74, val_interval=1)
 
 # Sec. 3.2.

@@ -71,7 +71,7 @@ class Rescale(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MultiScale(BaseTransform):
-    """Rescales the image to every test scale: ``img`` becomes a list, an image for each Q (Sec. 3.2).
+    """Rescales to every test scale: ``img`` becomes a list, an image for each Q (Sec. 3.2).
 
     Args:
         scales: The shortest sides Q in pixels.

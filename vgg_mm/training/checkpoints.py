@@ -77,7 +77,7 @@ def _compare(runner: Runner, weights: dict[str, Tensor], starting: bool) -> None
     if not starting:
         raise UserError(
             f"{runner._load_from or 'the checkpoint'} does not fit the config's net: {layers}. Use "
-            "the config that it was trained with, or --cfg-options load_from=FILE to train from it."
+            "the config that it was trained with, or --start-from to train from it."
         )
     for name, value in model.state_dict().items():
         if name in weights and weights[name].shape != value.shape:

@@ -1,0 +1,10 @@
+"""Net A (11 layers), S = 256.
+
+The paper: 29.6 top-1 and 10.4 top-5 error (%) at Q = 256 (Table 3).
+
+    tools/dist_train.sh configs/vgg11_a_256.py 4
+"""
+
+_base_ = "_base_/S_256.py"
+
+model = dict(backbone=dict(arch="A"))

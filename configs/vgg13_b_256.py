@@ -1,0 +1,11 @@
+"""Net B (13 layers), S = 256.
+
+The paper: 28.7 top-1 and 9.9 top-5 error (%) at Q = 256 (Table 3),
+28.2 and 9.6 at Q in {224, 256, 288} (Table 4).
+
+    tools/dist_train.sh configs/vgg13_b_256.py 4
+"""
+
+_base_ = "_base_/S_256.py"
+
+model = dict(backbone=dict(arch="B"))

@@ -1,0 +1,11 @@
+"""Net C (16 layers, three of them 1x1), S = 256.
+
+The paper: 28.1 top-1 and 9.4 top-5 error (%) at Q = 256 (Table 3),
+27.7 and 9.2 at Q in {224, 256, 288} (Table 4).
+
+    tools/dist_train.sh configs/vgg16_c_256.py 4
+"""
+
+_base_ = "_base_/S_256.py"
+
+model = dict(backbone=dict(arch="C"))

@@ -1,0 +1,15 @@
+"""Net C (16 layers, three of them 1x1), S = 384.
+
+The paper: 28.1 top-1 and 9.3 top-5 error (%) at Q = 384 (Table 3),
+27.8 and 9.2 at Q in {352, 384, 416} (Table 4).
+
+    tools/dist_train.sh configs/vgg16_c_384.py 4
+
+The paper started from the S = 256 model, at a tenth of its learning rate:
+
+    tools/dist_train.sh configs/vgg16_c_384.py 4 --start-from work_dirs/vgg16_c_256/BEST.pth
+"""
+
+_base_ = "_base_/S_384.py"
+
+model = dict(backbone=dict(arch="C"))

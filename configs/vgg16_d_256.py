@@ -1,0 +1,11 @@
+"""Net D (16 layers, all 3x3: VGG-16), S = 256.
+
+The paper: 27.0 top-1 and 8.8 top-5 error (%) at Q = 256 (Table 3),
+26.6 and 8.6 at Q in {224, 256, 288} (Table 4).
+
+    tools/dist_train.sh configs/vgg16_d_256.py 4
+"""
+
+_base_ = "_base_/S_256.py"
+
+model = dict(backbone=dict(arch="D"))

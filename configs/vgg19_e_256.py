@@ -1,0 +1,11 @@
+"""Net E (19 layers: VGG-19), S = 256.
+
+The paper: 27.3 top-1 and 9.0 top-5 error (%) at Q = 256 (Table 3),
+26.9 and 8.7 at Q in {224, 256, 288} (Table 4).
+
+    tools/dist_train.sh configs/vgg19_e_256.py 4
+"""
+
+_base_ = "_base_/S_256.py"
+
+model = dict(backbone=dict(arch="E"))

@@ -1,0 +1,15 @@
+"""Net E (19 layers: VGG-19), S = [256; 512].
+
+The paper: 25.5 top-1 and 8.0 top-5 error (%) at Q = 384 (Table 3),
+24.8 and 7.5 at Q in {256, 384, 512} (Table 4).
+
+    tools/dist_train.sh configs/vgg19_e_jitter.py 4
+
+Trains from scratch as it stands. The paper fine-tuned the S = 384 model:
+
+    tools/dist_train.sh configs/vgg19_e_jitter.py 4 --start-from work_dirs/vgg19_e_384/BEST.pth
+"""
+
+_base_ = "_base_/S_jitter.py"
+
+model = dict(backbone=dict(arch="E"))

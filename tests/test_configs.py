@@ -1,0 +1,116 @@
+"""The configs: what they say, and that each trains a step and tests an image."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mmengine import Config
+from mmengine.runner import Runner
+
+from vgg_mm import paper
+from vgg_mm.launch import test as run_test
+
+ROOT = Path(__file__).parents[1]
+PAPER = [f"{row.config}.py" for row in paper.TABLE_3]
+
+
+def load(name, **options):
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def narrow(cfg, tree, work_dir):
+    """The config with a narrow net, on a few generated pictures."""
+    cfg.merge_from_dict(
+        {
+            "model.backbone.width": 4,
+            "model.head": dict(in_channels=32, channels=16, num_classes=2),
+            "train_cfg.max_epochs": 1,
+            "work_dir": str(work_dir),
+            "launcher": "none",
+        }
+    )
+    for loader, split in [("train", "train"), ("val", "val"), ("test", "val")]:
+        loader = cfg[f"{loader}_dataloader"]
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        dataset = loader.dataset.get("dataset", loader.dataset)
+        dataset.pop("split", None)
+        dataset.update(type="vgg_mm.Folders", data_root=str(tree), data_prefix=split)
+    return cfg
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_trains_a_step_and_tests(name, jpeg_tree, tmp_path):
+    cfg = narrow(load(name), jpeg_tree, tmp_path)
+    Runner.from_cfg(cfg).train()
+    metrics = run_test(cfg, str(tmp_path / "epoch_1.pth"), tmp_path / "scores.npz")
+    assert 0 <= metrics["accuracy/top1"] <= 100
+    assert (tmp_path / "scores.npz").exists()
+
+
+def test_there_is_a_config_for_each_row_of_table_3_and_no_other():
+    assert {path.name for path in (ROOT / "configs").glob("*.py")} == {*PAPER, "demo.py"}
+
+
+@pytest.mark.parametrize("row", paper.TABLE_3, ids=lambda row: row.config)
+def test_says_what_the_paper_says(row):
+    text = (ROOT / "configs" / f"{row.config}.py").read_text()
+    assert f"{row.top1} top-1 and {row.top5} top-5 error (%) at Q = {row.Q[0]} (Table 3)" in text
+    for multi in paper.TABLE_4:
+        if (multi.arch, multi.S) == (row.arch, row.S):
+            scales = ", ".join(map(str, multi.Q))
+            assert f"{multi.top1} and {multi.top5} at Q in {{{scales}}} (Table 4)" in text
+    cfg = load(f"{row.config}.py")
+    assert cfg.model.backbone.arch == row.arch
+    scale = next(
+        t for t in cfg.train_dataloader.dataset.dataset.pipeline if t.type == "vgg_mm.ScaleJitter"
+    )
+    assert scale.S == row.S
+    assert cfg.tta_pipeline[1].scales == list(row.Q)
+    assert cfg.val_dataloader.dataset.pipeline[1].Q == row.Q[0]
+    assert cfg.test_dataloader == cfg.val_dataloader
+
+
+def test_states_the_recipe():
+    cfg = load("vgg16_d_jitter.py")
+    assert 4 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 256
+    assert cfg.optim_wrapper.optimizer == dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4)
+    assert cfg.train_cfg.max_epochs == 74
+    assert cfg.model.data_preprocessor.mean == list(paper.MEAN_RGB)
+    assert cfg.model.data_preprocessor.std == [1, 1, 1]
+    lighting = cfg.train_dataloader.dataset.dataset.pipeline[4]
+    assert lighting.eigval == list(paper.IMAGENET_EIGVAL)
+    assert lighting.eigvec == [list(row) for row in paper.IMAGENET_EIGVEC]
+
+
+@pytest.mark.parametrize("name", [*PAPER, "demo.py"])
+def test_dumps_and_reloads_and_takes_overrides(name, tmp_path):
+    cfg = load(name)
+    cfg.dump(tmp_path / "dumped.py")
+    assert Config.fromfile(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
+    assert load(name, **{"model.backbone.width": 8}).model.backbone.width == 8
+    S = {"train_dataloader.dataset.dataset.pipeline.1.S": (73, 146)}
+    assert load(name, **S).train_dataloader.dataset.dataset.pipeline[1].S == (73, 146)
+
+
+@pytest.mark.parametrize("name", [*PAPER, "demo.py"])
+def test_a_leaf_is_short_and_shallow(name):
+    text = (ROOT / "configs" / name).read_text()
+    base = re.search(r'_base_ = "(.+)"', text)[1]
+    bases = re.findall(r'_base_ = "(.+)"', (ROOT / "configs" / base).read_text())
+    assert all("_base_" not in (ROOT / "configs/_base_" / b).read_text()[:400] for b in bases)
+
+
+def test_the_schedule_drops_three_times_on_a_plateau(jpeg_tree, tmp_path):
+    runner = Runner.from_cfg(narrow(load("vgg11_a_256.py"), jpeg_tree, tmp_path))
+    optimizer = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
+    runner.optim_wrapper = optimizer
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    (scheduler,) = runner.build_param_scheduler(runner.cfg.param_scheduler)
+    rates = []
+    for accuracy in [10, 20, 30, *[30.05] * 40]:
+        scheduler.step({"accuracy/top1": accuracy})
+        rates.append(optimizer.get_lr()["lr"][0])
+    assert [round(rate, 7) for rate in dict.fromkeys(rates)] == [1e-2, 1e-3, 1e-4, 1e-5]
+    assert rates.index(rates[-1]) == 2 + 3 * 6

@@ -1,0 +1,265 @@
+"""The tools as a user types them."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine import Config
+
+ROOT = Path(__file__).parents[1]
+DEMO = str(ROOT / "configs/demo.py")
+# A run of seconds: one epoch of a narrow net in big batches.
+SHORT = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=128", "model.backbone.width=4"]
+SHORT += ["model.head.in_channels=32", "model.head.channels=16"]
+
+
+def run(*command, cwd, **env):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
+    command = [str(part) for part in command]
+    if command[0].endswith(".py"):
+        command.insert(0, sys.executable)
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+
+
+def fails(*command, cwd, **env):
+    """The message of a command that must fail with one and no traceback."""
+    done = run(*command, cwd=cwd, **env)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr.rpartition("error: ")[2]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder where the demo was trained for an epoch, and what the tool printed."""
+    cwd = tmp_path_factory.mktemp("demo")
+    done = run(ROOT / "tools/train.py", DEMO, "--cfg-options", *SHORT, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd, done.stdout
+
+
+def test_train_ends_with_a_test_and_a_picture(trained):
+    cwd, printed = trained
+    assert (cwd / "data/demo/train/animals").is_dir()
+    assert (cwd / "work_dirs/demo/report.png").stat().st_size > 50_000
+    scores = np.load(cwd / "work_dirs/demo/scores.npz")
+    top1 = 100 * np.mean(scores["posteriors"].argmax(1) == scores["labels"])
+    assert f"Top-1 accuracy, dense evaluation: {top1:.1f}%" in printed
+    assert np.allclose(scores["posteriors"].sum(1), 1, atol=1e-5)
+    assert len(scores["names"]) == len(list((cwd / "data/demo/val").rglob("*.jpg")))
+
+
+def test_test_repeats_the_result(trained):
+    cwd, _ = trained
+    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    before = np.load(cwd / "work_dirs/demo/scores.npz")["posteriors"]
+    done = run(
+        ROOT / "tools/test.py", DEMO, best, "--work-dir", "again", "--cfg-options", *SHORT, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    after = np.load(cwd / "again/scores.npz")
+    assert np.allclose(before, after["posteriors"], atol=1e-6)
+    error = 100 * np.mean(after["posteriors"].argmax(1) != after["labels"])
+    assert f"top-1 error {error:.1f}%" in done.stdout
+
+
+def test_checkpoints_load_safely(trained):
+    cwd, _ = trained
+    for path in (cwd / "work_dirs/demo").glob("*.pth"):
+        checkpoint = torch.load(path, weights_only=True)
+        assert len(checkpoint["meta"]["dataset_meta"]["classes"]) == 8
+        assert checkpoint["message_hub"]["log_scalars"]["train/loss"]["log"].ndim == 1
+
+
+def test_resume_goes_on(trained, tmp_path):
+    cwd, _ = trained
+    longer = [*SHORT, "train_cfg.max_epochs=2"]
+    done = run(ROOT / "tools/train.py", DEMO, "--resume", "--cfg-options", *longer, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "Epoch(train) [2]" in done.stdout + done.stderr
+    assert "Epoch(train) [1]" not in done.stdout + done.stderr
+
+
+def losses(work_dir):
+    lines = [
+        json.loads(line)
+        for log in work_dir.glob("*/vis_data/scalars.json")
+        for line in log.read_text().splitlines()
+    ]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_train_as_one(trained, tmp_path):
+    cwd, _ = trained
+    # Without dropout, whose masks are a process's own, only the order of sums differs.
+    options = [*SHORT, "model.head.dropout=0.0", "default_hooks.logger.interval=1"]
+    one = run(
+        ROOT / "tools/train.py", DEMO, "--work-dir", tmp_path / "one", "--cfg-options", *options,
+        cwd=cwd,
+    )  # fmt: skip
+    halves = [*options, "train_dataloader.batch_size=64"]
+    two = run(
+        ROOT / "tools/dist_train.sh", DEMO, 2, "--work-dir", tmp_path / "two",
+        "--cfg-options", *halves, cwd=cwd,
+    )  # fmt: skip
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    a, b = (np.load(tmp_path / name / "scores.npz") for name in ("one", "two"))
+    assert (a["names"] == b["names"]).all()
+    assert np.allclose(a["posteriors"], b["posteriors"], atol=1e-4)
+    # mmengine smooths the logged loss over a window that both share; each process logs its own.
+    assert len(losses(tmp_path / "one")) == len(losses(tmp_path / "two"))
+    again = run(
+        ROOT / "tools/dist_test.sh", DEMO, next((tmp_path / "two").glob("best*.pth")), 2,
+        "--work-dir", tmp_path / "tested", "--cfg-options", *options, cwd=cwd, PORT="29517",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    c = np.load(tmp_path / "tested/scores.npz")
+    assert np.allclose(b["posteriors"], c["posteriors"], atol=1e-6)
+
+
+def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree, tmp_path):
+    cwd, _ = trained
+    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    options = [*SHORT, "model.head.num_classes=2", "train_dataloader.batch_size=2"]
+    for split in ("train", "val"):
+        loader = f"{split}_dataloader.dataset" + (".dataset" if split == "train" else "")
+        options += [f"{loader}.type=vgg_mm.Folders", f"{loader}.data_root={jpeg_tree}"]
+    options += ["test_dataloader.dataset.type=vgg_mm.Folders"]
+    options += [f"test_dataloader.dataset.data_root={jpeg_tree}"]
+    done = run(
+        ROOT / "tools/train.py", DEMO, "--start-from", best, "--work-dir", tmp_path,
+        "--cfg-options", *options, cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    output = done.stdout + done.stderr
+    assert "head.fc8 is (8, 16, 1, 1) in the checkpoint, (2, 16, 1, 1) in the net" in output
+    assert "head.fc7" not in output.partition("Starts new")[2].splitlines()[0]
+    assert "lr: 1.0000e-03" in output
+
+
+@pytest.mark.parametrize(
+    "tool, arguments, says",
+    [
+        ("train", ["configs/vgg16.py"], "no config configs/vgg16.py"),
+        ("train", [DEMO, "--amp"], "--amp needs CUDA"),
+        ("train", [DEMO, "--resume", "no.pth"], "no checkpoint no.pth"),
+        ("train", [DEMO, "--cfg-options", "model.backbone.arch=F"], "'F' is not a net of Table 1"),
+        ("train", [DEMO, "--cfg-options", "model.backbone.widht=8"], "'widht'"),
+        ("train", [DEMO, "--cfg-options", "optim_wraper.optimizer.lr=1"], "'optim_wrapper'"),
+        ("train", [DEMO, "--cfg-options", "model.head.type=vgg_mm.VGHead"], "vgg_mm.VGHead"),
+        ("train", [DEMO, "--cfg-options", "model.head.num_classes=9"], "model.head.num_classes=8"),
+        ("train", [ROOT / "configs/vgg16_d_jitter.py"], "data/imagenet/train"),
+        ("test", [DEMO, "no.pth"], "no checkpoint no.pth"),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(torch.cuda.is_available(), reason="--amp works here")
+def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkeypatch, capsys):
+    """In this process, for each costs seconds in its own; `fails` below shows the whole command."""
+    cwd, _ = trained
+    monkeypatch.chdir(cwd)
+    if "--cfg-options" not in arguments and arguments[0] == DEMO:
+        arguments = [*arguments, "--cfg-options", *SHORT]
+    monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / f"tools/{tool}.py"), run_name="__main__")
+    assert str(ended.value).startswith("error: ")
+    assert says in str(ended.value)
+
+
+def test_a_misspelt_type_or_key_leaves_no_traceback(trained):
+    cwd, _ = trained
+    message = fails(
+        ROOT / "tools/train.py", DEMO, "--cfg-options", "model.backbone.arhc=D", cwd=cwd
+    )
+    assert "VGG" in message and "'arhc'" in message and len(message.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained):
+    cwd, _ = trained
+    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    deeper = [*SHORT, "model.backbone.arch=B"]
+    says = "backbone.conv1_2 is not in the checkpoint"
+    assert says in fails(ROOT / "tools/test.py", DEMO, best, "--cfg-options", *deeper, cwd=cwd)
+    fewer = [*SHORT, "model.head.channels=8"]
+    assert "head.fc6" in fails(
+        ROOT / "tools/train.py", DEMO, "--resume", best, "--cfg-options", *fewer, cwd=cwd
+    )
+
+
+def broken_tree(tmp_path, good, bad):
+    """Generated pictures, of which the first ``bad`` are cut short."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in ("left", "right"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for i in range(good):
+                cv2.imwrite(str(folder / f"{i}.jpg"), rng.integers(0, 255, (80, 90, 3), np.uint8))
+    cut = sorted((tmp_path / "train/left").iterdir())[:bad]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[:-100])
+    return cut
+
+
+def folders(tree, **overrides):
+    options = [*SHORT, "model.head.num_classes=2", "train_dataloader.batch_size=4"]
+    for loader in ("train_dataloader.dataset.dataset", "val_dataloader.dataset"):
+        options += [f"{loader}.type=vgg_mm.Folders", f"{loader}.data_root={tree}"]
+    options += ["test_dataloader.dataset.type=vgg_mm.Folders"]
+    options += [f"test_dataloader.dataset.data_root={tree}"]
+    return ["--cfg-options", *options, *(f"{k}={v}" for k, v in overrides.items())]
+
+
+def test_a_corrupt_picture_is_replaced_and_named_in_training(tmp_path):
+    (cut,) = broken_tree(tmp_path / "tree", good=60, bad=1)
+    done = run(ROOT / "tools/train.py", DEMO, *folders(tmp_path / "tree"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"another takes its place: {cut}" in done.stdout + done.stderr
+
+
+def test_too_many_corrupt_pictures_stop_the_training(tmp_path):
+    broken_tree(tmp_path / "tree", good=20, bad=3)
+    options = folders(tmp_path / "tree", **{"train_dataloader.num_workers": 1})
+    message = fails(ROOT / "tools/train.py", DEMO, *options, cwd=tmp_path)
+    assert "pictures are corrupt, more than 1%" in message
+
+
+def test_a_corrupt_picture_stops_the_test(trained, tmp_path):
+    cwd, _ = trained
+    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    copy = tmp_path / "val/animals"
+    shutil.copytree(cwd / "data/demo/val", tmp_path / "val")
+    cut = sorted(copy.iterdir())[3]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    message = fails(
+        ROOT / "tools/test.py", DEMO, best, "--cfg-options", *SHORT,
+        "test_dataloader.num_workers=1",
+        "test_dataloader.dataset.type=vgg_mm.Folders",
+        f"test_dataloader.dataset.data_root={tmp_path}", cwd=cwd,
+    )  # fmt: skip
+    assert message.strip() == f"{cut}: the picture is truncated (no end marker)."
+
+
+def test_a_machine_without_libgl_gets_the_line_that_mends_it(tmp_path):
+    (tmp_path / "cv2").mkdir()
+    says = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2/__init__.py").write_text(f"raise ImportError({says!r})")
+    path = f"{tmp_path}:{ROOT}"
+    message = fails(ROOT / "tools/train.py", DEMO, cwd=tmp_path, PYTHONPATH=path)
+    assert "pip install opencv-python-headless" in message and len(message.splitlines()) == 1
+
+
+def test_text_configs_need_no_imports_of_ours():
+    for path in (ROOT / "configs").rglob("*.py"):
+        assert "import" not in path.read_text()
+        if path.parent.name == "configs":
+            Config.fromfile(path)
