@@ -29,25 +29,26 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         saved[key] for key in ("posteriors", "labels", "names", "classes")
     )
     top1 = 100 * np.mean(posteriors.argmax(1) == labels)
-    figure = plt.figure(figsize=(12, 9.5), layout="constrained")
+    figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
         f"{Path(work_dir).name}: {top1:.1f}% of {len(labels)} validation images right "
         "(dense evaluation)",
         fontsize=15,
     )
-    grid = figure.add_gridspec(5, 8)
+    pictures, curves = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
-    for cell, i in enumerate(sorted(shown, key=lambda i: labels[i])):
-        _draw_image(
-            figure.add_subplot(grid[divmod(cell, 8)]), names[i], posteriors[i], labels[i], classes
-        )
+    cells = pictures.subplots(3, 8).flat
+    for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
+        _draw_image(axes, names[i], posteriors[i], labels[i], classes)
+    for axes in cells:  # fewer than 24 images
+        axes.set_axis_off()
+
+    loss, accuracy = curves.subplots(1, 2)
     losses, accuracies = _curves(Path(work_dir))
-    loss = figure.add_subplot(grid[3:, :4], title="training loss", xlabel="iteration")
     loss.plot(*zip(*sorted(losses.items()), strict=True), color="0.3", linewidth=1)
-    accuracy = figure.add_subplot(
-        grid[3:, 4:], title="validation accuracy while training, centre crop (%)", xlabel="epoch"
-    )
+    loss.set(title="training loss", xlabel="iteration")
     accuracy.plot(*zip(*sorted(accuracies.items()), strict=True), color=RIGHT)
+    accuracy.set(title="validation accuracy while training, centre crop (%)", xlabel="epoch")
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

@@ -70,19 +70,33 @@ def _compare(runner: Runner, weights: dict[str, Tensor], starting: bool) -> None
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    differences = _differences(model, weights)
-    if not differences:
-        return
-    layers = "; ".join(differences)
     if not starting:
-        raise UserError(
-            f"{runner._load_from or 'the checkpoint'} does not fit the config's net: {layers}. Use "
-            "the config that it was trained with, or --start-from to train from it."
-        )
+        check_fit(model, weights, runner._load_from or "the checkpoint")
+    layers = "; ".join(_differences(model, weights))
+    if not layers:
+        return
     for name, value in model.state_dict().items():
         if name in weights and weights[name].shape != value.shape:
             del weights[name]
     runner.logger.warning(f"Starts new, for the checkpoint's does not fit: {layers}.")
+
+
+def check_fit(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Compares a checkpoint's weights with a model's.
+
+    Args:
+        model: The net, without wrappers.
+        weights: The checkpoint's ``state_dict``.
+        name: What to call the checkpoint.
+
+    Raises:
+        UserError: If one has layers that the other lacks, or in another shape.
+    """
+    if layers := "; ".join(_differences(model, weights)):
+        raise UserError(
+            f"{name} does not fit the config's net: {layers}. Use the config that it was trained "
+            "with, or --start-from to train from it."
+        )
 
 
 def _differences(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:

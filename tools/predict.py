@@ -1,0 +1,87 @@
+"""Names what is on a picture, or on all pictures of a folder, by the config's test protocol.
+
+python tools/predict.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
+python tools/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_photos --out named
+
+Draws each picture with its most probable classes, as a PNG.
+"""
+
+import argparse
+from pathlib import Path
+
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="the config that the net was trained with")
+    parser.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
+    parser.add_argument(
+        "pictures", type=Path, help="a picture, or a folder; pictures count at any depth"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("predictions"),
+        help="where to draw; default: %(default)s",
+    )
+    parser.add_argument(
+        "--top", type=int, metavar="K", default=5, help="how many classes; default: %(default)s"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override the config, such as model.head.num_classes=10",
+    )
+    parser.set_defaults(work_dir=None, launcher="none")
+    args = parser.parse_args()
+    if args.top < 1:
+        raise UserError(f"--top {args.top}: show 1 class or more.")
+    if not args.pictures.exists():
+        raise UserError(f"no picture or folder {args.pictures}.")
+
+    from vgg_mm.data.images import CorruptImageError
+    from vgg_mm.data.stats import find_pictures
+    from vgg_mm.launch import load_config
+    from vgg_mm.testing.predict import Predictor, draw
+
+    folder, pictures = args.pictures.parent, [args.pictures]
+    if args.pictures.is_dir():
+        folder, out = args.pictures, args.out.resolve()
+        found = map(Path, find_pictures(folder))
+        pictures = [picture for picture in found if out not in picture.resolve().parents]
+        if not pictures:
+            raise UserError(f"no picture in {folder} but those in {args.out}, where to draw.")
+    predictor = Predictor(load_config(args), args.checkpoint)
+    failures = []
+    for picture in pictures:
+        try:
+            top = predictor.top(picture, args.top)
+        except CorruptImageError as error:
+            failures.append(str(error))
+            continue
+        except OSError as error:
+            failures.append(f"{picture}: {error.strerror}.")
+            continue
+        print(picture, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
+        try:
+            draw(picture, top, args.out / f"{picture.relative_to(folder)}.png")
+        except OSError as error:
+            raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
+    if len(failures) < len(pictures):
+        print(f"Drawn in {args.out}")
+    if failures:
+        failed = f"{len(failures)} of {len(pictures)} pictures could not be read:"
+        raise UserError("\n  ".join([failed, *failures]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,152 @@
+"""The colours of a training set: the mean and the principal components of its pixels (Sec. 3.1)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from vgg_mm.data.images import CorruptImageError, read_image
+from vgg_mm.errors import UserError
+
+EXTENSIONS = tuple(
+    ".jpg .jpeg .jpe .jp2 .png .bmp .dib .gif .pbm .pgm .ppm .pnm .tif .tiff .webp .avif".split()
+)
+
+
+def find_pictures(folder: str | os.PathLike) -> list[str]:
+    """Lists the pictures in ``folder`` and below it, sorted; links are followed.
+
+    A picture is what ends in one of ``EXTENSIONS``, in small letters or capitals, and is not
+    hidden.
+
+    Raises:
+        UserError: If a folder is missing or unreadable, or there is no picture.
+    """
+    pictures = [
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, onerror=_stop, followlinks=True)
+        for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    ]
+    if not pictures:
+        raise UserError(f"no picture in {folder} or below it ({', '.join(EXTENSIONS)}).")
+    return sorted(pictures)
+
+
+def _stop(error: OSError) -> None:
+    raise UserError(f"{error.filename}: {error.strerror}.") from error
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What :func:`dataset_statistics` finds out.
+
+    Attributes:
+        pictures: How many pictures there are, without the corrupt ones.
+        pixels: How many pixels they have together.
+        mean: The mean of the pixels' (R, G, B), 0 to 255.
+        eigval: The eigenvalues of the covariance of the pixels' (R, G, B) scaled to [0, 1], in
+            descending order.
+        eigvec: The eigenvectors as columns, (3, 3), rows in RGB order. An eigenvector's sign is
+            free: here the largest of its components is positive.
+        corrupt: One line for each picture that could not be read.
+    """
+
+    pictures: int
+    pixels: int
+    mean: np.ndarray
+    eigval: np.ndarray
+    eigvec: np.ndarray
+    corrupt: list[str]
+
+    def config(self) -> str:
+        """The settings of ``model`` and of the training pipeline, every digit kept."""
+        rows = "".join(f"        {row},\n" for row in self.eigvec.tolist())
+        return (
+            "data_preprocessor=dict(\n"
+            f"    mean={self.mean.tolist()},\n"
+            "    std=[1, 1, 1],\n"
+            "    to_rgb=True,\n"
+            ")\n"
+            "\n"
+            "dict(\n"
+            '    type="vgg_mm.PCALighting",\n'
+            f"    eigval={self.eigval.tolist()},\n"
+            f"    eigvec=[\n{rows}    ],\n"
+            ")"
+        )
+
+
+def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
+    """Measures the colours of picture files; every pixel counts once, whatever its picture's size.
+
+    Each process holds one picture at a time. Sums are of whole numbers, so neither the order nor
+    ``jobs`` changes a digit of the result. A progress bar goes to stderr.
+
+    Args:
+        pictures: The files' names.
+        jobs: How many processes read them.
+
+    Raises:
+        UserError: If no picture could be read, or a process was killed.
+    """
+    count, pixels, corrupt = 0, 0, []
+    sums, products = np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
+    with ProcessPoolExecutor(min(jobs, len(pictures)), initializer=_start_worker) as pool:
+        try:
+            measured = pool.map(_measure, pictures, chunksize=8)
+            bar = Console(stderr=True)
+            for result in track(measured, "Reading pictures", len(pictures), console=bar):
+                if isinstance(result, str):
+                    corrupt.append(result)
+                    continue
+                count += 1
+                pixels += result[0]
+                sums += result[1]
+                products += result[2]
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was killed, perhaps for want of memory: try fewer --jobs."
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if not count:
+        raise UserError(f"none of {len(pictures)} pictures could be read, the first: {corrupt[0]}")
+
+    # As objects, they are Python's integers of any size, and divided without a rounding before.
+    sums, products = sums.astype(object), products.astype(object)
+    covariance = (pixels * products - np.outer(sums, sums)) / (255 * pixels) ** 2
+    eigval, eigvec = np.linalg.eigh(covariance.astype(np.float64))
+    eigval, eigvec = eigval[::-1].clip(min=0), eigvec[:, ::-1]
+    # Rounded, so that components of equal size do not take turns in being the largest.
+    largest = np.abs(eigvec).round(6).argmax(0)
+    eigvec = eigvec * np.sign(eigvec[largest, range(3)])
+    mean = (sums / pixels).astype(np.float64)
+    return Statistics(count, pixels, mean, eigval, eigvec, corrupt)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    cv2.setNumThreads(0)
+
+
+def _measure(picture: str) -> tuple[int, np.ndarray, np.ndarray] | str:
+    """The number, the sum (3,) and the sum of outer products (3, 3) of RGB pixels, or an error."""
+    try:
+        rgb = cv2.cvtColor(read_image(picture), cv2.COLOR_BGR2RGB).reshape(-1, 3)
+    except CorruptImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"{picture}: {error.strerror}."
+    products = cv2.mulTransposed(rgb, aTa=True, dtype=cv2.CV_64F)  # exact below 2^53
+    return len(rgb), rgb.sum(0, dtype=np.int64), products.astype(np.int64)

@@ -1,0 +1,131 @@
+"""A trained net on pictures of your own, by the config's protocol (Sec. 3.2), and its drawing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS, MODELS
+from torch import Tensor
+
+from vgg_mm.data import read_image, rescale
+from vgg_mm.errors import UserError
+from vgg_mm.training.checkpoints import check_fit
+
+
+class Predictor:
+    """A net that names what is on a picture, by its config's ``tta_model`` and ``tta_pipeline``.
+
+    Args:
+        cfg: The config that the net was trained with.
+        checkpoint: The file of its weights.
+
+    Attributes:
+        classes: The classes' names: the checkpoint's, or else those of the config's test data.
+
+    Raises:
+        UserError: If the checkpoint is missing, damaged or another net's, or the classes' names
+            are not to be found.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str | os.PathLike) -> None:
+        if missing := {"tta_model", "tta_pipeline"} - cfg.keys():
+            raise UserError(f"the config lacks {' and '.join(sorted(missing))}: how to test.")
+        saved = _read(checkpoint)
+        init_default_scope(cfg.get("default_scope", "mmpretrain"))
+        self.pipeline = Compose(cfg.tta_pipeline)
+        self.model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
+        weights = saved.get("state_dict", saved)
+        check_fit(self.model.module, weights, str(checkpoint))
+        self.model.module.load_state_dict(weights)
+        self.model.to(get_device()).eval()
+        meta = saved.get("meta", {}).get("dataset_meta", {})
+        self.classes: Sequence[str] = meta.get("classes") or _classes(cfg)
+
+    def __call__(self, picture: str | os.PathLike) -> Tensor:
+        """The probability (classes,) of each class, 0 to 1, for a picture file of any size.
+
+        Raises:
+            CorruptImageError: If the picture cannot be decoded.
+            UserError: If there are more or fewer names than classes.
+            OSError: If the file cannot be read.
+        """
+        sample = self.pipeline(dict(img_path=str(picture)))
+        posterior = self.model.test_step(pseudo_collate([sample]))[0].pred_score.cpu()
+        if len(posterior) != len(self.classes):
+            raise UserError(
+                f"the net has {len(posterior)} classes, but the config's data set names "
+                f"{len(self.classes)}, and the checkpoint names none."
+            )
+        return posterior
+
+    def top(self, picture: str | os.PathLike, k: int = 5) -> list[tuple[str, float]]:
+        """The ``k`` most probable classes' names and probabilities, or all there are.
+
+        Raises:
+            As calling does.
+        """
+        values, labels = self(picture).sort(descending=True, stable=True)
+        names = (self.classes[label] for label in labels[:k])
+        return list(zip(names, values[:k].tolist(), strict=True))
+
+
+def _read(checkpoint: str | os.PathLike) -> dict:
+    if not Path(checkpoint).is_file():
+        raise UserError(f"no checkpoint {checkpoint}.")
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"{checkpoint} is not a checkpoint that loads safely: it is damaged, something else, "
+            "or holds more than tensors and plain values."
+        )
+    return saved
+
+
+def _classes(cfg: Config) -> Sequence[str]:
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
+    if "classes" not in dataset.metainfo:  # they are its folders
+        dataset.full_init()
+    return dataset.metainfo["classes"]
+
+
+def draw(
+    picture: str | os.PathLike, top: Sequence[tuple[str, float]], out: str | os.PathLike
+) -> None:
+    """Draws a picture, its most probable classes under it, to be read on a phone too.
+
+    Args:
+        picture: The picture's file.
+        top: Names and probabilities, the most probable first.
+        out: The PNG to write, 1000 pixels wide; its folder is made.
+    """
+    image = read_image(picture)
+    image = rescale(image, min(800, *image.shape[:2]))[..., ::-1]
+    height, width = image.shape[:2]
+    heights = 5 * min(max(height / width, 0.3), 1.5), 0.4 * len(top)  # inches
+    figure = Figure(figsize=(5, sum(heights)), dpi=200, layout="constrained")
+    above, below = figure.subplots(2, height_ratios=heights)
+    above.imshow(image)
+    names, values = zip(*top, strict=True)
+    below.barh(range(len(top)), values, color=["#8ecae6"] + ["#d9e2e8"] * (len(top) - 1))
+    below.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
+    style = dict(va="center", fontsize=14, parse_math=False)
+    for row, (name, value) in enumerate(top):
+        short = name if len(name) <= 36 else f"{name[:35]}\N{HORIZONTAL ELLIPSIS}"
+        below.text(0.01, row, short, **style)
+        below.text(0.99, row, f"{value:.1%}", ha="right", **style)
+    for axes in (above, below):
+        axes.axis("off")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, format="png")
