@@ -43,6 +43,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+tta_model = dict(crop_size=crop)
 tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 train_cfg = dict(max_epochs=3)
 param_scheduler = [dict(type="MultiStepLR", milestones=[2])]

@@ -14,6 +14,8 @@ import pytest
 import torch
 from mmengine import Config
 
+from vgg_mm.testing import Scores
+
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / "configs/demo.py")
 # A run of seconds: one epoch of a narrow net in big batches.
@@ -51,25 +53,24 @@ def test_train_ends_with_a_test_and_a_picture(trained):
     cwd, printed = trained
     assert (cwd / "data/demo/train/animals").is_dir()
     assert (cwd / "work_dirs/demo/report.png").stat().st_size > 50_000
-    scores = np.load(cwd / "work_dirs/demo/scores.npz")
-    top1 = 100 * np.mean(scores["posteriors"].argmax(1) == scores["labels"])
+    scores = Scores.load(cwd / "work_dirs/demo/scores.npz")
+    top1 = 100 * np.mean(scores.mean().argmax(1) == scores.labels)
     assert f"Top-1 accuracy, dense evaluation: {top1:.1f}%" in printed
-    assert np.allclose(scores["posteriors"].sum(1), 1, atol=1e-5)
-    assert len(scores["names"]) == len(list((cwd / "data/demo/val").rglob("*.jpg")))
+    assert np.allclose(scores.posteriors.sum(2), 1, atol=1e-5)
+    assert len(scores.names) == len(list((cwd / "data/demo/val").rglob("*.jpg")))
 
 
 def test_test_repeats_the_result(trained):
     cwd, _ = trained
     best = next((cwd / "work_dirs/demo").glob("best*.pth"))
-    before = np.load(cwd / "work_dirs/demo/scores.npz")["posteriors"]
+    before = Scores.load(cwd / "work_dirs/demo/scores.npz")
     done = run(
         ROOT / "tools/test.py", DEMO, best, "--work-dir", "again", "--cfg-options", *SHORT, cwd=cwd
     )
     assert done.returncode == 0, done.stderr
-    after = np.load(cwd / "again/scores.npz")
-    assert np.allclose(before, after["posteriors"], atol=1e-6)
-    error = 100 * np.mean(after["posteriors"].argmax(1) != after["labels"])
-    assert f"top-1 error {error:.1f}%" in done.stdout
+    after = Scores.load(cwd / "again/scores.npz")
+    assert np.allclose(before.posteriors, after.posteriors, atol=1e-6)
+    assert f"top-1 error {before.error(1):.1f}%" in done.stdout
 
 
 def test_checkpoints_load_safely(trained):
@@ -112,9 +113,9 @@ def test_two_processes_train_as_one(trained, tmp_path):
         "--cfg-options", *halves, cwd=cwd,
     )  # fmt: skip
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    a, b = (np.load(tmp_path / name / "scores.npz") for name in ("one", "two"))
-    assert (a["names"] == b["names"]).all()
-    assert np.allclose(a["posteriors"], b["posteriors"], atol=1e-4)
+    a, b = (Scores.load(tmp_path / name / "scores.npz") for name in ("one", "two"))
+    assert (a.names == b.names).all() and (a.labels == b.labels).all()
+    assert np.allclose(a.posteriors, b.posteriors, atol=1e-4)
     # mmengine smooths the logged loss over a window that both share; each process logs its own.
     assert len(losses(tmp_path / "one")) == len(losses(tmp_path / "two"))
     again = run(
@@ -122,8 +123,8 @@ def test_two_processes_train_as_one(trained, tmp_path):
         "--work-dir", tmp_path / "tested", "--cfg-options", *options, cwd=cwd, PORT="29517",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    c = np.load(tmp_path / "tested/scores.npz")
-    assert np.allclose(b["posteriors"], c["posteriors"], atol=1e-6)
+    c = Scores.load(tmp_path / "tested/scores.npz")
+    assert np.allclose(b.posteriors, c.posteriors, atol=1e-6)
 
 
 def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree, tmp_path):

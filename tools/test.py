@@ -14,13 +14,22 @@ def main() -> None:
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
+    args.add_argument("--views", choices=["dense", "crops", "both"])
+    args.add_argument("--scales", nargs="+", type=int, metavar="Q", help="the shortest sides")
+    args.add_argument("--out", help="where to write the posteriors; default WORK_DIR/scores.npz")
+    args.add_argument("--half", action="store_true", help="write them as float16")
     args = args.parse_args()
     cfg = load_config(args)
+    if args.views:
+        cfg.tta_model.views = args.views
+    if args.scales:
+        for transform in cfg.tta_pipeline:
+            if transform.type == "vgg_mm.MultiScale":
+                transform.scales = args.scales
     start_processes(cfg)
-    metrics = test(cfg, args.checkpoint, f"{cfg.work_dir}/scores.npz")
+    errors = test(cfg, args.checkpoint, args.out or f"{cfg.work_dir}/scores.npz", args.half)
     if is_main_process():
-        errors = [100 - metrics[f"accuracy/top{k}"] for k in (1, 5)]
-        print("Dense evaluation: top-1 error {:.1f}%, top-5 error {:.1f}%".format(*errors))
+        print("top-1 error {error/top1:.1f}%, top-5 error {error/top5:.1f}%".format(**errors))
 
 
 if __name__ == "__main__":

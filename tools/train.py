@@ -66,7 +66,7 @@ def main() -> None:
     if is_main_process():
         draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")
         print(f"Best checkpoint: {best}")
-        print(f"Top-1 accuracy, dense evaluation: {metrics['accuracy/top1']:.1f}%")
+        print(f"Top-1 accuracy, dense evaluation: {100 - metrics['error/top1']:.1f}%")
         print(f"Picture: {work_dir / 'report.png'}")
 
 

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import inspect
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from vgg_mm.errors import UserError
+from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
+from vgg_mm.testing.test_time import VIEWS
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -74,26 +77,51 @@ def start_processes(cfg: Config) -> None:
     )
 
 
-def test(cfg: Config, checkpoint: str, scores: str | Path) -> dict:
+def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> dict[str, float]:
     """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
+
+    A test that was interrupted goes on with the images that it has not scored.
 
     Args:
         cfg: The config.
-        checkpoint: What :class:`Runner` saved.
-        scores: Where to write the posteriors, see :class:`vgg_mm.SaveScores`.
+        checkpoint: What the Runner saved.
+        out: Where to write the posteriors, see :class:`vgg_mm.testing.Scores`.
+        half: Whether to store float16 in place of float32.
 
     Returns:
-        The metrics, such as ``accuracy/top1`` in %.
+        ``error/top1`` and ``error/top5`` in %.
 
     Raises:
         UserError: If there is no such file, or it does not fit the config's net.
     """
     if not os.path.isfile(checkpoint):
         raise UserError(f"no checkpoint {checkpoint}.")
-    cfg = Config(cfg.to_dict())
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    protocol = _protocol(cfg, checkpoint)
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")
-    cfg.test_evaluator = [cfg.test_evaluator, dict(type="vgg_mm.SaveScores", file=str(scores))]
+    parts = str(parts_folder(out, protocol))
+    cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.test_evaluator = dict(type="vgg_mm.SaveScores", file=str(out), protocol=protocol, half=half)
     cfg.load_from, cfg.resume = checkpoint, False
     return Runner.from_cfg(cfg).test()
+
+
+def _protocol(cfg: Config, checkpoint: str) -> dict:
+    (scales,) = (t.scales for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
+    pairs = [(view, Q) for view in VIEWS[cfg.tta_model.get("views", "dense")] for Q in scales]
+    return asdict(
+        Protocol(
+            config=Path(cfg.filename).stem,
+            arch=cfg.model.backbone.get("arch", cfg.model.backbone.type),
+            S=cfg.get("S"),
+            views=[view for view, _ in pairs],
+            scales=[Q for _, Q in pairs],
+            flip=cfg.tta_model.get("flip", True),
+            grid=cfg.tta_model.get("grid", 5),
+            crop_size=cfg.tta_model.get("crop_size", 224),
+            checkpoint=str(checkpoint),
+            sha256=file_sha256(checkpoint),
+        )
+    )

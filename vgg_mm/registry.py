@@ -11,7 +11,9 @@ _MODELS = ["vgg_mm.models", "vgg_mm.testing"]
 _TRAINING = ["vgg_mm.training"]
 
 DATASETS = Registry("dataset", parent=root.DATASETS, scope="vgg_mm", locations=_DATA)
-DATA_SAMPLERS = Registry("data sampler", parent=root.DATA_SAMPLERS, scope="vgg_mm", locations=_DATA)
+DATA_SAMPLERS = Registry(
+    "data sampler", parent=root.DATA_SAMPLERS, scope="vgg_mm", locations=[*_DATA, "vgg_mm.testing"]
+)
 TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope="vgg_mm", locations=_DATA)
 MODELS = Registry("model", parent=root.MODELS, scope="vgg_mm", locations=_MODELS)
 WEIGHT_INITIALIZERS = Registry(

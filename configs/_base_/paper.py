@@ -54,7 +54,8 @@ val_dataloader = dict(
     dataset=dict(type="vgg_mm.ImageNet", data_root="data/imagenet", split="val"),
 )
 test_dataloader = val_dataloader
-val_evaluator = test_evaluator = dict(type="Accuracy", topk=(1, 5))
+val_evaluator = dict(type="Accuracy", topk=(1,))
+test_evaluator = val_evaluator
 val_cfg = dict()
 test_cfg = dict()
 
@@ -77,7 +78,7 @@ start_from_lr = 1e-3  # the rate of a training that goes on from another's weigh
 train_cfg = dict(by_epoch=True, max_epochs=74, val_interval=1)
 
 # Sec. 3.2.
-tta_model = dict(type="vgg_mm.TestTime", flip=True)
+tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224)
 
 randomness = dict(seed=0)
 default_hooks = dict(

@@ -68,7 +68,8 @@ def _has_end(data: bytes) -> bool:
     # Skip the segments before the scan, for an EXIF thumbnail has an end marker of its own.
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        filler = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return data.find(b"\xff\xd9", at) != -1
 
 

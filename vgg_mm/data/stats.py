@@ -118,7 +118,7 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
                 "a process was killed, perhaps for want of memory: try fewer --jobs."
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
     if not count:
         raise UserError(f"none of {len(pictures)} pictures could be read, the first: {corrupt[0]}")
@@ -136,7 +136,7 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
     cv2.setNumThreads(0)
 
 

@@ -85,7 +85,7 @@ class VGG(BaseModule):
             else:
                 # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
                 self.add_module(layer.name, nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2))
-        self.with_norm = norm_cfg is not None
+        self.with_norm = bool(norm_cfg)
         for module in self._frozen_modules():
             module.requires_grad_(False)
         if channels_last:

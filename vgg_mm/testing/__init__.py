@@ -1,6 +1,6 @@
 """Sec. 3.2: test-time protocols."""
 
-from .scores import SaveScores
-from .test_time import TestTime
+from .scores import Protocol, RemainingSampler, SaveScores, Scores
+from .test_time import TestTime, grid_crops
 
-__all__ = ["SaveScores", "TestTime"]
+__all__ = ["Protocol", "RemainingSampler", "SaveScores", "Scores", "TestTime", "grid_crops"]

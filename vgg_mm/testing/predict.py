@@ -107,24 +107,25 @@ def draw(
 
     Args:
         picture: The picture's file.
-        top: Names and probabilities, the most probable first.
+        top: Names and probabilities, the most probable first; 20 are drawn at most.
         out: The PNG to write, 1000 pixels wide; its folder is made.
     """
+    top = top[:20]
     image = read_image(picture)
     image = rescale(image, min(800, *image.shape[:2]))[..., ::-1]
     height, width = image.shape[:2]
-    heights = 5 * min(max(height / width, 0.3), 1.5), 0.4 * len(top)  # inches
-    figure = Figure(figsize=(5, sum(heights)), dpi=200, layout="constrained")
-    above, below = figure.subplots(2, height_ratios=heights)
+    heights = 5 * min(max(height / width, 0.3), 1.2), 0.4 * len(top)  # inches
+    figure = Figure(figsize=(5, sum(heights)), dpi=200)
+    margins = dict(left=0.02, right=0.98, bottom=0.02, top=0.98, hspace=0.05)
+    above, below = figure.subplots(2, height_ratios=heights, gridspec_kw=margins)
     above.imshow(image)
-    names, values = zip(*top, strict=True)
+    values = [value for _, value in top]
     below.barh(range(len(top)), values, color=["#8ecae6"] + ["#d9e2e8"] * (len(top) - 1))
     below.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
-    style = dict(va="center", fontsize=14, parse_math=False)
+    style = dict(va="center", fontsize=14, parse_math=False, clip_on=True)
     for row, (name, value) in enumerate(top):
-        short = name if len(name) <= 36 else f"{name[:35]}\N{HORIZONTAL ELLIPSIS}"
-        below.text(0.01, row, short, **style)
-        below.text(0.99, row, f"{value:.1%}", ha="right", **style)
+        below.text(0.18, row, f"{value:.1%}", ha="right", **style)
+        below.text(0.21, row, name if len(name) < 34 else f"{name[:32].rstrip(', ')} ...", **style)
     for axes in (above, below):
         axes.axis("off")
     Path(out).parent.mkdir(parents=True, exist_ok=True)

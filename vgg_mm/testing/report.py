@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from vgg_mm.data import read_image
+from vgg_mm.testing.scores import Scores
 
 matplotlib.use("Agg")
 RIGHT, WRONG = "#1a7f37", "#c62828"
@@ -24,22 +26,21 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         work_dir: The training's folder, whose logs, of all resumptions, hold the curves.
         out: The picture to write.
     """
-    saved = np.load(scores)
-    posteriors, labels, names, classes = (
-        saved[key] for key in ("posteriors", "labels", "names", "classes")
-    )
-    top1 = 100 * np.mean(posteriors.argmax(1) == labels)
+    saved = Scores.load(scores)
+    posteriors, labels, classes = saved.mean(), saved.labels, saved.classes
     figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
-        f"{Path(work_dir).name}: {top1:.1f}% of {len(labels)} validation images right "
-        "(dense evaluation)",
+        f"{Path(work_dir).name}: {100 - saved.error(1):.1f}% of {len(labels)} validation images "
+        "right (dense evaluation)",
         fontsize=15,
     )
     pictures, curves = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
     cells = pictures.subplots(3, 8).flat
     for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
-        _draw_image(axes, names[i], posteriors[i], labels[i], classes)
+        _draw_image(
+            axes, os.path.join(saved.root, saved.names[i]), posteriors[i], labels[i], classes
+        )
     for axes in cells:  # fewer than 24 images
         axes.set_axis_off()
 

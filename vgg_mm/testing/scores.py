@@ -2,48 +2,247 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
+from torch.utils.data import Dataset, Sampler
 
-from vgg_mm.registry import METRICS
+from vgg_mm.errors import UserError
+from vgg_mm.registry import DATA_SAMPLERS, METRICS
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What was tested and how; the key of a row of the paper's tables.
+
+    ``views`` and ``scales`` are lists of equal length: the posteriors' pairs of a view (``dense``
+    or ``crops``) and Q.
+    """
+
+    config: str
+    arch: str
+    S: int | list[int] | None
+    views: list[str]
+    scales: list[int]
+    flip: bool
+    grid: int
+    crop_size: int
+    checkpoint: str
+    sha256: str
+
+
+@dataclass
+class Scores:
+    """The posteriors of a data set.
+
+    Args:
+        posteriors: (N, V, classes), one for each pair of a view and a scale.
+        labels: (N,) class numbers.
+        names: (N,) the images' paths below ``root``.
+        classes: The classes' names.
+        root: The folder of the images.
+        protocols: Those of the models whose posteriors these are; several after fusion.
+    """
+
+    posteriors: np.ndarray
+    labels: np.ndarray
+    names: np.ndarray
+    classes: np.ndarray
+    root: str
+    protocols: list[dict] = field(default_factory=list)
+
+    def mean(self) -> np.ndarray:
+        """The posteriors (N, classes), averaged over views and scales."""
+        return self.posteriors.astype(np.float64).mean(1)
+
+    def select(self, views: Sequence[str], scales: Sequence[int]) -> Scores:
+        """The part with these views and scales.
+
+        Raises:
+            KeyError: If a pair was not scored.
+        """
+        (protocol,) = self.protocols
+        pairs = list(zip(protocol["views"], protocol["scales"], strict=True))
+        wanted = [(view, Q) for view in views for Q in scales]
+        for pair in wanted:
+            if pair not in pairs:
+                raise KeyError(pair)
+        part = dict(protocol, views=[v for v, _ in wanted], scales=[Q for _, Q in wanted])
+        chosen = self.posteriors[:, [pairs.index(pair) for pair in wanted]]
+        return Scores(chosen, self.labels, self.names, self.classes, self.root, [part])
+
+    def error(self, k: int) -> float:
+        """The top-k error in %."""
+        scores = self.mean()
+        own = np.take_along_axis(scores, self.labels[:, None], 1)
+        return 100 * float(np.mean((scores > own).sum(1) >= k))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the scores as ``.npz``, aside first, then renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {**vars(self), "protocols": json.dumps(self.protocols)}
+        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
+        np.savez(aside, **arrays)
+        aside.rename(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            UserError: If the file is missing or is none of ours.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in cls.__dataclass_fields__}
+        except FileNotFoundError:
+            raise UserError(f"no scores {path}; tools/test.py --out writes them.") from None
+        except (KeyError, ValueError, OSError, EOFError) as error:
+            raise UserError(
+                f"{path} is not a file that tools/test.py --out wrote: {error}"
+            ) from None
+        protocols = json.loads(str(arrays.pop("protocols")))
+        return cls(**{**arrays, "root": str(arrays["root"])}, protocols=protocols)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parts(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as part:
+            yield dict(part)
+
+
+@DATA_SAMPLERS.register_module()
+class RemainingSampler(Sampler):
+    """Yields the indices of the images that an interrupted test has not scored yet.
+
+    Of N processes, each takes every N-th.
+
+    Args:
+        dataset: The data set to test on.
+        parts: The folder where :class:`SaveScores` keeps what is scored.
+    """
+
+    def __init__(self, dataset: Dataset, parts: str, seed: int | None = None) -> None:
+        rank, world_size = get_dist_info()
+        done = {name for part in _parts(Path(parts)) for name in part["names"].tolist()}
+        remaining = [
+            i for i in range(len(dataset)) if dataset.get_data_info(i)["img_path"] not in done
+        ]
+        self.indices = remaining[rank::world_size]
+        barrier()  # no process may add parts while another reads them
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 @METRICS.register_module()
 class SaveScores(BaseMetric):
-    """Writes the posteriors of every image of the data set, in its order, as ``.npz``.
+    """Keeps the posteriors of every image and writes them, sorted by name.
 
-    The file holds ``posteriors`` (N, classes) float32, ``labels`` (N,) int64, ``names`` (N,), the
-    images' paths, and ``classes``, their names.
+    While the test runs, what is scored is kept in a folder beside the file, so that a test that is
+    interrupted goes on where it was (:class:`RemainingSampler`).
 
     Args:
-        file: The file to write.
+        file: The file to write, see :class:`Scores`.
+        protocol: The :class:`Protocol` as a dict.
+        half: Whether to store float16 in place of float32.
+        every: After how many images of a process to keep what is scored.
     """
 
-    default_prefix = "scores"
+    default_prefix = "error"
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, protocol: dict, half: bool = False, every: int = 256) -> None:
         super().__init__()
         self.file = Path(file)
+        self.protocol = protocol
+        self.dtype = np.float16 if half else np.float32
+        self.every = every
+        self.parts = parts_folder(file, protocol)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps a batch's posteriors."""
         self.results += [
-            (s["pred_score"].float().cpu().numpy(), int(s["gt_label"]), s["img_path"])
+            (s["img_path"], int(s["gt_label"]), s["posteriors"].float().cpu().numpy())
             for s in data_samples
         ]
+        if len(self.results) >= self.every:
+            self._keep()
 
-    def compute_metrics(self, results: list[tuple]) -> dict:
-        """Writes the file; runs on the main process, on all results."""
-        posteriors, labels, names = zip(*results, strict=True)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            self.file,
-            posteriors=np.stack(posteriors),
-            labels=np.array(labels),
-            names=np.array(names),
-            classes=np.array(self.dataset_meta["classes"]),
+    def _keep(self) -> None:
+        if self.results:
+            names, labels, posteriors = zip(*self.results, strict=True)
+            name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+            self.parts.mkdir(parents=True, exist_ok=True)
+            aside = self.parts / f"{name}.tmp"
+            with open(aside, "wb") as file:
+                np.savez(
+                    file,
+                    names=np.array(names),
+                    labels=np.array(labels),
+                    posteriors=np.stack(posteriors).astype(self.dtype),
+                )
+            aside.rename(self.parts / f"{name}.npz")
+            self.results.clear()
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Puts all processes' parts together and writes the file.
+
+        Returns:
+            ``error/top1`` and ``error/top5`` in %.
+        """
+        self._keep()
+        barrier()
+        metrics = [self._merge(size) if is_main_process() else {}]
+        broadcast_object_list(metrics)
+        return metrics[0]
+
+    def _merge(self, size: int) -> dict[str, float]:
+        parts = list(_parts(self.parts))
+        names = np.concatenate([part["names"] for part in parts])
+        order = np.argsort(names)
+        names = names[order]
+        if len(names) != size or len(set(names.tolist())) != size:
+            raise UserError(
+                f"{self.parts} holds {len(names)} images of {size}: remove it, test anew."
+            )
+        root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
+        scores = Scores(
+            np.concatenate([part["posteriors"] for part in parts])[order],
+            np.concatenate([part["labels"] for part in parts])[order],
+            np.array([os.path.relpath(name, root) for name in names.tolist()]),
+            np.array(self.dataset_meta["classes"]),
+            root,
+            [self.protocol],
         )
+        scores.save(self.file)
+        for part in self.parts.iterdir():
+            part.unlink()
+        self.parts.rmdir()
+        return {f"{self.prefix}/top{k}": scores.error(k) for k in (1, 5)}
+
+    def compute_metrics(self, results: list) -> dict:
+        """Is mmengine's hook for results that it collected; :meth:`evaluate` has them on disk."""
         return {}
+
+
+def parts_folder(file: str | Path, protocol: dict) -> Path:
+    """Where a test keeps what is scored; another protocol or checkpoint has another folder."""
+    key = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
+    return Path(f"{file}.{key}.parts")

@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import torch
 from mmengine.model import BaseTTAModel
+from mmpretrain.models import GlobalAveragePooling
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from vgg_mm.errors import UserError
+from vgg_mm.models import VGGHead
 from vgg_mm.registry import MODELS
+
+VIEWS = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
 
 
 @MODELS.register_module()
 class TestTime(BaseTTAModel):
-    """Dense evaluation: the net runs over the whole image, and its scores are averaged over space.
+    """Dense evaluation, multi-crop evaluation, or both, of any classifier of mmpretrain.
 
-    The posteriors (soft-max) of the image, of its mirror image and of all its scales are averaged.
-    Images come unpadded, a list for each scale, as :class:`vgg_mm.MultiScale` makes them; those of
-    equal size run together, and the batch size changes no score.
+    - ``dense``: the net runs over the whole image, and its class scores are averaged over space.
+    - ``crops``: the net runs over a regular grid of crops that reaches all four edges.
+
+    The posteriors (soft-max) of a view, of its mirror image, of all crops and of all scales are
+    averaged; ``both`` averages dense and crops. Images come unpadded as uint8, a list for each
+    scale, as :class:`vgg_mm.MultiScale` makes them; crops and mirror images are cut on the device.
+    Views of equal size run together, and the batch size changes no score.
 
     Args:
-        module: The classifier, or its config. Its head must work on maps of any size, as
-            :class:`vgg_mm.VGGHead` does.
+        module: The classifier, or its config. For ``dense``, its head must work on maps of any
+            size: :class:`vgg_mm.VGGHead`, or global average pooling and a linear head.
+        views: ``'dense'``, ``'crops'`` or ``'both'``.
         flip: Whether to average with the mirror image.
+        grid: Crops along each side: 5 gives 25, with their flips the paper's 50 a scale.
+        crop_size: The crops' side in pixels.
+        max_batch: How many views run together at most.
     """
 
     __test__ = False  # not a test class, whatever its name tells pytest
 
-    def __init__(self, module: dict | torch.nn.Module, flip: bool = True) -> None:
+    def __init__(
+        self,
+        module: dict | torch.nn.Module,
+        views: str = "dense",
+        flip: bool = True,
+        grid: int = 5,
+        crop_size: int = 224,
+        max_batch: int = 32,
+    ) -> None:
         super().__init__(module)
+        if views not in VIEWS:
+            raise UserError(f"TestTime: views={views!r}; use one of {', '.join(VIEWS)}.")
+        self.views = VIEWS[views]
         self.flip = flip
+        self.grid = grid
+        self.crop_size = crop_size
+        self.max_batch = max_batch
+        if "dense" in self.views and not _works_on_maps(self.module):
+            raise UserError(
+                f"TestTime: {type(self.module.backbone).__name__} with "
+                f"{type(self.module.head).__name__} cannot run densely: its head takes a map of "
+                "one size alone (VGGHead, or GlobalAveragePooling and a linear head, take any). "
+                "Use views='crops'."
+            )
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
@@ -41,17 +76,26 @@ class TestTime(BaseTTAModel):
                 ``data_samples``.
 
         Returns:
-            The N samples with ``pred_score`` (classes,), the averaged posteriors, and
-            ``pred_label``.
+            The N samples with ``posteriors`` (V, classes), one for each pair of a view and a scale
+            (all scales of the first view, then of the second), their average ``pred_score``
+            (classes,), and ``pred_label``.
         """
-        scales = torch.stack([self._posteriors(images) for images in data["inputs"]])
-        samples = data["data_samples"]
-        for sample, posterior in zip(samples, scales.mean(0), strict=True):
-            sample.set_pred_score(posterior).set_pred_label(posterior.argmax(0, keepdim=True))
-        return samples
+        evaluate = {"dense": self._dense, "crops": self._multi_crop}
+        posteriors = torch.stack(
+            [
+                self._by_size(images, evaluate[view])
+                for view in self.views
+                for images in data["inputs"]
+            ],
+            dim=1,
+        )  # (N, V, classes)
+        for sample, p in zip(data["data_samples"], posteriors, strict=True):
+            sample.set_field(p, "posteriors")
+            sample.set_pred_score(p.mean(0)).set_pred_label(p.mean(0).argmax(0, keepdim=True))
+        return data["data_samples"]
 
-    def _posteriors(self, images: list[Tensor]) -> Tensor:
-        """The posteriors (N, classes) of N images (3, H, W) of one scale."""
+    def _by_size(self, images: list[Tensor], evaluate) -> Tensor:
+        """Posteriors (N, classes) of N images (3, H, W), those of equal size in one batch."""
         groups = defaultdict(list)
         for i, image in enumerate(images):
             groups[image.shape].append(i)
@@ -59,12 +103,56 @@ class TestTime(BaseTTAModel):
         for members in groups.values():
             batch = {"inputs": torch.stack([images[i] for i in members])}
             x = self.module.data_preprocessor(batch)["inputs"]  # (n, 3, H, W)
+            posteriors.update(zip(members, evaluate(x), strict=True))
+        return torch.stack([posteriors[i] for i in range(len(images))])
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, classes): the whole image."""
+        return self._posteriors(x.split(self.max_batch))
+
+    def _multi_crop(self, x: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, classes): the average over the grid's crops."""
+        crops = grid_crops(x, self.grid, self.crop_size).flatten(0, 1)  # (n * grid^2, 3, c, c)
+        return self._posteriors(crops.split(self.max_batch)).unflatten(0, (len(x), -1)).mean(1)
+
+    def _posteriors(self, chunks: Iterator[Tensor]) -> Tensor:
+        """The posteriors of views, each averaged with its mirror image's."""
+        posteriors = []
+        for x in chunks:
             p = self.module(x).softmax(1)
             if self.flip:
                 p = (p + self.module(x.flip(-1)).softmax(1)) / 2
-            posteriors.update(zip(members, p, strict=True))
-        return torch.stack([posteriors[i] for i in range(len(images))])
+            posteriors.append(p)
+        return torch.cat(posteriors)
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
         """Is mmengine's hook for one forward a view; :meth:`test_step` has merged already."""
         return data_samples_list[0]
+
+
+def grid_crops(x: Tensor, grid: int, size: int) -> Tensor:
+    """Cuts a regular grid of crops whose corners are the image's.
+
+    Args:
+        x: Images (N, 3, H, W).
+        grid: Crops along each side.
+        size: The crops' side in pixels.
+
+    Returns:
+        The crops (N, grid * grid, 3, size, size), row by row.
+
+    Raises:
+        UserError: If a side is shorter than the crop.
+    """
+    h, w = x.shape[-2:]
+    if min(h, w) < size:
+        raise UserError(
+            f"an image of {w}x{h} is smaller than the crop of {size}: use scales Q >= {size}."
+        )
+    rows, columns = (torch.linspace(0, side - size, grid).round().int().tolist() for side in (h, w))
+    return torch.stack([x[..., i : i + size, j : j + size] for i in rows for j in columns], dim=1)
+
+
+def _works_on_maps(classifier: torch.nn.Module) -> bool:
+    neck = getattr(classifier, "neck", None)
+    return isinstance(classifier.head, VGGHead) or isinstance(neck, GlobalAveragePooling)

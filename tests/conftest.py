@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def jpeg_tree(tmp_path_factory):
+    """Two class folders of small JPEGs: ``train`` has four of each class, ``val`` two.
+
+    No picture is like another, nor like its mirror image; all tests share them, so leave them be.
+    """
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 4), ("val", 2)):
+        for color, name in enumerate(("red", "green")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                coarse = rng.integers(0, 128, (6, 8, 3), dtype=np.uint8)
+                coarse[..., color] += 127
+                size = (64 + 4 * i, 56) if i % 2 else (48, 64 + 4 * i)
+                Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(
+                    folder / f"{i}.jpg", quality=95
+                )
+    return root
