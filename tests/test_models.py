@@ -55,15 +55,16 @@ def filled(net):
             value.mul_((2 / value[0].numel()) ** 0.5)
         elif name.endswith("running_var"):
             value.abs_().add_(0.5)
-        else:
+        elif value.is_floating_point():
             value.mul_(0.2)
-    return net.eval()
+    net.eval()
+    return net
 
 
 def randomise(net):
     """Random weights everywhere, so that no bias or batch norm does nothing."""
     torch.manual_seed(0)
-    net.init_weights()
+    Glorot()(net)
     for name, value in net.state_dict().items():
         if name.endswith(("bias", "running_mean")):
             nn.init.normal_(value, std=0.1)
@@ -124,3 +125,422 @@ def test_same_logits_as(build, arch):
     logits = logits[0] if isinstance(logits, tuple) else logits
     assert 0.1 < logits.std() < 100
     assert close(ours(x), logits)
+
+
+# The backbone.
+
+
+def plain_forward(net, x, indices):
+    """What ``indices`` name, by Sec. 2.1's words and the net's weights."""
+    weights, outputs = dict(net.named_parameters()), {}
+    for i, stage in enumerate(stages(net.arch, 4)):
+        for layer in stage:
+            if layer.kernel:
+                weight, bias = weights[f"{layer.name}.weight"], weights[f"{layer.name}.bias"]
+                x = F.pad(x, [weight.shape[-1] // 2] * 4)
+                x = F.conv2d(x, weight, bias)
+                bn = getattr(net, layer.name.replace("conv", "bn"), None)
+                x = bn(x) if bn else x
+                x = x.clamp(min=0)
+            else:
+                x = getattr(net, layer.name)(x)
+            outputs[layer.name] = x
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        x = x[:, :, : 2 * h, : 2 * w].unflatten(3, (w, 2)).unflatten(2, (h, 2)).amax((3, 5))
+        outputs[i] = x
+    return tuple(outputs[index] for index in indices)
+
+
+@pytest.mark.parametrize("norm_cfg", [None, BN], ids=["plain", "bn"])
+@pytest.mark.parametrize("arch", TABLE_1)
+@torch.no_grad()
+def test_outputs_are_after_the_relu_or_the_pool_in_the_given_order(arch, norm_cfg):
+    names = [layer.name for stage in stages(arch) for layer in stage]
+    indices = (4, *reversed(names), 0, 2, 3, 1, 4)
+    net = small(arch, norm_cfg=norm_cfg, out_indices=indices).eval()
+    assert [name for name, _ in net.named_children() if "bn" not in name] == names
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == (
+        sum("conv" in name for name in names) if norm_cfg else 0
+    )
+    x = images(2, 3, 67, 98)
+    outputs = net(x)
+    assert [tuple(out.shape) for out in outputs[-5:]] == [
+        (2, 4, 33, 49),
+        (2, 16, 8, 12),
+        (2, 32, 4, 6),
+        (2, 8, 16, 24),
+        (2, 32, 2, 3),
+    ]
+    for out, expected in zip(outputs, plain_forward(net, x, indices), strict=True):
+        assert expected.std() > 0
+        assert close(out, expected)
+    (last,) = small(arch, norm_cfg=norm_cfg).eval()(x)
+    assert torch.equal(last, outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("indices", "last", "smallest"),
+    [
+        ((0,), "conv1_2", 2),
+        (("conv3_1", "conv1_1"), "conv3_1", 4),
+        (("conv3_3", 1), "conv3_3", 4),
+        ((0, 2), "conv3_3", 8),
+        (("conv5_3",), "conv5_3", 16),
+    ],
+)
+def test_nothing_past_the_deepest_output(indices, last, smallest):
+    names = [layer.name for stage in stages("D") for layer in stage]
+    net = small(out_indices=indices, norm_cfg=BN).eval()
+    built = names[: names.index(last) + 1]
+    bns = [name.replace("conv", "bn") for name in built]
+    assert {name for name, _ in net.named_children()} == {*built, *bns}
+    # No pool either: it would fail on a map of one pixel.
+    assert len(net(images(1, 3, smallest, smallest))) == len(indices)
+
+
+def test_c_has_1x1_third_convs():
+    kernels = {name: conv.kernel_size for name, conv in small("C").named_children()}
+    for name, kernel in kernels.items():
+        assert kernel == ((1, 1) if name in ("conv3_3", "conv4_3", "conv5_3") else (3, 3))
+
+
+@torch.no_grad()
+def test_lrn_is_alexnets():
+    net = small("A-LRN", width=16, out_indices=("conv1_1", "norm1_1"))
+    a, b = (out.double().numpy() for out in net(images(2, 3, 8, 8, scale=300)))
+    n, k, alpha, beta = 5, 2, 1e-4, 0.75
+    scale = np.empty_like(a)
+    for i in range(16):
+        window = a[:, max(0, i - n // 2) : min(15, i + n // 2) + 1]
+        scale[:, i] = k + alpha * (window**2).sum(1)
+    assert np.median(scale) > 4, "too small to matter"
+    assert np.allclose(b, a / scale**beta, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frozen_stages", range(-1, 6))
+def test_frozen_stages(frozen_stages):
+    net = small(norm_cfg=BN, frozen_stages=frozen_stages)
+    frozen = {
+        name: int(name.replace("conv", "").replace("bn", "")[0]) <= frozen_stages
+        for name, _ in net.named_children()
+    }
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net.train()
+    for name, layer in net.named_children():
+        assert all(p.requires_grad != frozen[name] for p in layer.parameters())
+        if "bn" in name:
+            assert layer.training != frozen[name]
+    net(images(2, 3, 32, 32))
+    for name, value in net.state_dict().items():
+        if name.endswith("running_mean"):
+            assert torch.equal(value, before[name]) == frozen[name.partition(".")[0]]
+    # Freezing is the constructor's: DDP must not see it change.
+    for p in net.parameters():
+        p.requires_grad_(not p.requires_grad)
+    flags = [p.requires_grad for p in net.parameters()]
+    net.train()
+    assert [p.requires_grad for p in net.parameters()] == flags
+
+
+@pytest.mark.parametrize("norm_eval", [False, True])
+def test_norm_eval(norm_eval):
+    net = small(norm_cfg=BN, norm_eval=norm_eval).train()
+    bns = [layer for layer in net.modules() if isinstance(layer, _BatchNorm)]
+    assert len(bns) == 13
+    assert all(bn.training != norm_eval for bn in bns)
+    assert all(p.requires_grad for p in net.parameters())
+    assert net.conv1_1.training
+    assert not any(module.training for module in net.eval().modules())
+
+
+@pytest.mark.parametrize("norm_cfg", [None, BN], ids=["plain", "bn"])
+def test_with_cp_recomputes_and_changes_nothing(norm_cfg):
+    results = []
+    for with_cp in (False, True):
+        net = small(norm_cfg=norm_cfg, with_cp=with_cp, out_indices=("conv2_1", 2, 4)).train()
+        calls = []
+        net.conv3_1.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        x = images(2, 3, 64, 64).requires_grad_()
+        outputs = net(x)
+        sum((out**2).mean() for out in outputs).backward()
+        assert len(calls) == 1 + with_cp
+        results.append([*outputs, x.grad, *(p.grad for p in net.parameters())])
+        with torch.no_grad():
+            net(x)
+        assert len(calls) == 2 + with_cp
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("norm_cfg", [None, BN], ids=["plain", "bn"])
+def test_channels_last_is_the_same_net(norm_cfg):
+    x = images(2, 3, 64, 96)
+    results = []
+    for channels_last in (False, True):
+        options = dict(channels_last=channels_last)
+        net = small(norm_cfg=norm_cfg, **options)
+        head = randomise(VGGHead(5, in_channels=32, channels=16, kernel_size=2, **options)).eval()
+        feats = net(x)
+        scores = head(feats)
+        scores.square().sum().backward()
+        parameters = [*net.parameters(), *head.parameters()]
+        results.append([*feats, scores, *(p.grad for p in parameters)])
+        for out in (*feats, net.conv2_1.weight, head.fc6.weight):
+            assert out.is_contiguous(memory_format=torch.channels_last) == channels_last
+    for a, b in zip(*results, strict=True):
+        assert close(a, b, 1e-4)
+
+
+# The head.
+
+
+def linears(head, window):
+    """fc6-fc8 as the paper's FC layers, on maps (..., C, k, k): (fc7, scores)."""
+    x = window.flatten(-3)
+    for layer in (head.fc6, head.fc7, head.fc8):
+        fc7 = x
+        x = F.linear(x, layer.weight.flatten(1), layer.bias)
+        x = x if layer is head.fc8 else x.relu()
+    return fc7, x
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("nhwc_input", [False, True])
+@pytest.mark.parametrize(("k", "size"), [(7, (7, 7)), (7, (9, 11)), (7, (7, 8)), (2, (2, 3))])
+@torch.no_grad()
+def test_head_is_fc_layers_averaged_over_all_windows(k, size, channels_last, nhwc_input):
+    head = VGGHead(10, in_channels=8, channels=24, kernel_size=k, channels_last=channels_last)
+    head = randomise(head).double().eval()
+    x = images(2, 8, *size).double()
+    if nhwc_input:
+        x = x.to(memory_format=torch.channels_last)
+    windows = x.unfold(2, k, 1).unfold(3, k, 1).permute(0, 2, 3, 1, 4, 5)
+    fc7, scores = linears(head, windows)  # (N, H-k+1, W-k+1, C)
+    feats = (torch.full_like(x, math.nan), x)  # the head takes the last map
+    assert close(head.score_map(feats), scores.permute(0, 3, 1, 2), 1e-12)
+    assert close(head.pre_logits(feats), fc7.mean((1, 2)), 1e-12)
+    assert close(head(feats), scores.mean((1, 2)), 1e-12)
+    fc = VGGFC(in_channels=8, channels=24, kernel_size=k).double().eval()
+    fc.load_state_dict(head.state_dict(), strict=False)
+    assert close(fc(x), fc7.permute(0, 3, 1, 2), 1e-12)
+
+
+class Ops(TorchDispatchMode):
+    """Notes the operations within it and what they return."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((str(func), out))
+        return out
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@torch.no_grad()
+def test_the_kernel_is_multiplied_where_it_lies(channels_last):
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    fc6 = FC(512, 16, 7).to(memory_format=order)
+    with Ops() as ops:
+        fc6(images(1, 512, 7, 7).to(memory_format=order))
+    names = {name for name, _ in ops.calls}
+    assert any("mm" in name for name in names)
+    assert not any("conv" in name for name in names)
+    large = [out for _, out in ops.calls if out.numel() >= fc6.weight.numel()]
+    assert all(out.data_ptr() == fc6.weight.data_ptr() for out in large)
+
+
+@pytest.mark.parametrize(("k", "side"), [(7, 224), (2, 64)])
+@pytest.mark.parametrize("size", [(6, 7), (7, 6), (1, 1)])
+def test_map_smaller_than_the_kernel(k, side, size):
+    head = VGGHead(10, in_channels=4, channels=8, kernel_size=k)
+    h, w = (max(1, n - 7 + k) for n in size)
+    message = rf"fc6 looks at {k}x{k} .* only {h}x{w}: .* at least {side} pixels"
+    with pytest.raises(UserError, match=message):
+        head((images(1, 4, h, w),))
+
+
+def test_dropout_falls_on_fc6_and_fc7():
+    head = VGGHead(10, in_channels=1, channels=1000, kernel_size=1)
+    nn.init.constant_(head.fc6.weight, 1)
+    nn.init.eye_(head.fc7.weight.data[:, :, 0, 0])
+    for layer in (head.fc6, head.fc7):
+        nn.init.zeros_(layer.bias)
+    x = (torch.ones(20, 1, 1, 1),)
+    torch.manual_seed(0)
+    fc7 = head.train().pre_logits(x)
+    assert fc7.unique().tolist() == [0, 4]
+    assert abs((fc7 > 0).float().mean() - 0.25) < 0.02
+    assert torch.equal(head.eval().pre_logits(x), torch.ones(20, 1000))
+    assert torch.equal(VGGFC(1, 3, 1, dropout=0).dropout(x[0]), x[0])
+
+
+def small_classifier(**kwargs):
+    backbone = VGG("A", width=2, **kwargs)
+    return nn.Sequential(backbone, VGGHead(10, in_channels=16, channels=16, **kwargs)).eval()
+
+
+@torch.no_grad()
+def test_export_takes_images_of_any_size():
+    net = small_classifier()
+    # Torch's exporter takes a dimension of one, as fc6's below 256 pixels, for a constant.
+    sides = {i + 2: Dim(name, min=256, max=1024) for i, name in enumerate(("height", "width"))}
+    graph = export(net, (images(2, 3, 288, 352),), dynamic_shapes=(sides,)).module()
+    for size in ((288, 352), (256, 256), (300, 420)):
+        x = images(2, 3, *size)
+        assert close(graph(x), net(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_a_trace_at_224_takes_images_of_any_size():
+    net = small_classifier()
+    traced = torch.jit.trace(net, images(1, 3, 224, 224))
+    x = images(2, 3, 256, 330)
+    assert close(traced(x), net(x))
+
+
+# Initialisation.
+
+
+def test_glorot():
+    torch.manual_seed(0)
+    net = VGG("C", width=32, norm_cfg=BN)
+    net.init_weights()
+    for name, conv in net.named_children():
+        if "conv" in name:
+            area = conv.kernel_size[0] ** 2
+            std = (2 / (area * (conv.in_channels + conv.out_channels))) ** 0.5
+            # The estimate of a std from n samples has a relative error of 1 / sqrt(2n).
+            assert abs(conv.weight.std() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
+            assert abs(conv.weight.mean()) < 5 * std / conv.weight.numel() ** 0.5
+            assert not conv.bias.any()
+        else:
+            assert torch.equal(conv.weight, torch.ones_like(conv.weight))
+
+
+@torch.no_grad()
+def test_glorot_of_the_full_size_fc_layers():
+    head = on_meta(VGGHead).to_empty(device="cpu")
+    head.init_weights()
+    expected = {"fc6": 2 / (25088 + 4096), "fc7": 2 / (4096 + 4096), "fc8": 2 / (4096 + 1000)}
+    assert round(expected["fc6"] ** 0.5, 5) == 0.00828
+    for name, variance in expected.items():
+        layer = getattr(head, name)
+        assert abs(layer.weight[:256].std() / variance**0.5 - 1) < 0.01
+        assert not layer.bias.any()
+
+
+def classifier(arch, options=None, **kwargs):
+    """An ImageClassifier with the paper's data preprocessor; ``kwargs`` are the head's."""
+    return dict(
+        type="mmpretrain.ImageClassifier",
+        backbone=dict(type="vgg_mm.VGG", arch=arch, **(options or {})),
+        head=dict(type="vgg_mm.VGGHead", **kwargs),
+        data_preprocessor=dict(mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True),
+    )
+
+
+def batch(n, side, classes):
+    noise = torch.randint(256, (n, 3, side, side), generator=torch.Generator().manual_seed(0))
+    samples = [DataSample().set_gt_label(i % classes) for i in range(n)]
+    return dict(inputs=noise.to(torch.uint8), data_samples=samples)
+
+
+def test_normal_initialisation_starts_at_chance():
+    head = dict(num_classes=50, in_channels=64, channels=256, init_cfg=NORMAL)
+    net = MODELS.build(classifier("A", dict(width=8, init_cfg=NORMAL), **head))
+    torch.manual_seed(0)
+    net.init_weights()
+    layers = {name: m for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+    assert len(layers) == 8 + 3
+    for layer in layers.values():
+        assert abs(layer.weight.std() / 0.01 - 1) < 5 / (2 * layer.weight.numel()) ** 0.5
+        assert not layer.bias.any()
+    data = net.data_preprocessor(batch(4, 224, 50), training=True)
+    loss = net(**data, mode="loss")["loss"]
+    assert abs(loss - math.log(50)) < 1e-3
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(arch="VGG16"), "'VGG16' is not a net of Table 1; use one of A, A-LRN, B, C, D, E"),
+        (dict(arch="d"), "'d' is not a net of Table 1"),
+        (dict(out_indices=(5,)), "out_indices has 5, which net D lacks; use stages 0 to 4"),
+        (dict(out_indices=(0, -1)), "out_indices has -1"),
+        (dict(out_indices=(True,)), "out_indices has True"),
+        (dict(out_indices=("conv3_4",)), "'conv3_4', which net D lacks.*Did you mean 'conv3_3'"),
+        (dict(out_indices=("conv33",)), "layers conv1_1, conv1_2.*Did you mean 'conv3_3'"),
+        (dict(out_indices=("norm1_1",)), "'norm1_1', which net D lacks"),
+        (dict(out_indices=()), "out_indices is empty"),
+        (dict(frozen_stages=6), "frozen_stages=6; a net has 5 stages"),
+        (dict(frozen_stages=-2), "frozen_stages=-2"),
+        (dict(width=0), "width=0 is not a number of channels"),
+        (dict(width=32.0), "width=32.0"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(UserError, match=message):
+        VGG(**{"arch": "D", "width": 4, **options})
+
+
+@pytest.mark.parametrize("build", [lambda **key: VGG("D", **key), VGGFC, VGGHead])
+def test_misspelt_key(build):
+    with pytest.raises(TypeError, match="chanels_last"):
+        on_meta(lambda: build(chanels_last=True))
+
+
+# In the stack.
+
+
+def test_no_import_is_needed():
+    code = """
+import sys
+from mmengine.registry import MODELS, init_default_scope
+assert not any(name.startswith("vgg_mm") for name in sys.modules)
+print(type(MODELS.build(dict(type="vgg_mm.VGG", arch="D", width=4))))
+init_default_scope("mmpretrain")
+backbone = dict(type="vgg_mm.VGG", arch="D", width=4)
+head = dict(type="vgg_mm.VGGHead", in_channels=32, channels=8, num_classes=3)
+net = MODELS.build(dict(type="ImageClassifier", backbone=backbone, head=head))
+net.init_weights()
+print(type(net.backbone), type(net.head))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    vgg, head = "<class 'vgg_mm.models.vgg.VGG'>", "<class 'vgg_mm.models.head.VGGHead'>"
+    lines = done.stdout.splitlines()  # some of them are the log
+    assert (lines[0], lines[-1]) == (vgg, f"{vgg} {head}")
+
+
+def test_the_full_size_net_learns_and_tests():
+    torch.manual_seed(0)
+    net = on_meta(lambda: MODELS.build(classifier("D"))).to_empty(device="cpu")
+    net.data_preprocessor = MODELS.build(
+        dict(type="mmpretrain.ClsDataPreprocessor", **classifier("D")["data_preprocessor"])
+    )
+    net.init_weights()
+    data = batch(1, 224, 1000)
+
+    def loss():
+        net.eval()
+        with torch.no_grad():
+            return net(**net.data_preprocessor(data, training=True), mode="loss")["loss"].item()
+
+    before = loss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    log = net.train().train_step(data, OptimWrapper(optimizer))
+    assert math.isfinite(log["loss"])
+    assert loss() < before
+    (sample,) = net.test_step(data)
+    assert sample.pred_score.shape == (1000,)
+    assert abs(sample.pred_score.sum() - 1) < 1e-5

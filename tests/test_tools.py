@@ -163,9 +163,13 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree
     ],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason="--amp works here")
-def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkeypatch, capsys):
-    """In this process, for each costs seconds in its own; `fails` below shows the whole command."""
+def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkeypatch):
     cwd, _ = trained
+    assert says in mistake(cwd, tool, arguments, monkeypatch)
+
+
+def mistake(cwd, tool, arguments, monkeypatch):
+    """The message of a tool run in this process, for in its own each costs seconds."""
     monkeypatch.chdir(cwd)
     if "--cfg-options" not in arguments and arguments[0] == DEMO:
         arguments = [*arguments, "--cfg-options", *SHORT]
@@ -173,7 +177,7 @@ def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkey
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / f"tools/{tool}.py"), run_name="__main__")
     assert str(ended.value).startswith("error: ")
-    assert says in str(ended.value)
+    return str(ended.value)
 
 
 def test_a_misspelt_type_or_key_leaves_no_traceback(trained):
@@ -194,6 +198,35 @@ def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained)
     assert "head.fc6" in fails(
         ROOT / "tools/train.py", DEMO, "--resume", best, "--cfg-options", *fewer, cwd=cwd
     )
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.mark.parametrize("tool", ["test", "--resume", "--start-from"])
+def test_a_strangers_pickle_is_refused_and_does_not_run(tool, trained, tmp_path, monkeypatch):
+    cwd, _ = trained
+    marker = str(tmp_path / "ran")
+    torch.save(dict(state_dict={}, meta=Payload(marker)), tmp_path / "evil.pth")
+    arguments = (
+        [DEMO, tmp_path / "evil.pth"] if tool == "test" else [DEMO, tool, tmp_path / "evil.pth"]
+    )
+    says = mistake(cwd, "test" if tool == "test" else "train", arguments, monkeypatch)
+    assert "evil.pth is not a checkpoint that loads safely" in says
+    assert not os.path.exists(marker)
+
+
+def test_a_truncated_checkpoint_is_named(trained, tmp_path, monkeypatch):
+    cwd, _ = trained
+    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    (tmp_path / "cut.pth").write_bytes(best.read_bytes()[:-1000])
+    says = mistake(cwd, "test", [DEMO, tmp_path / "cut.pth"], monkeypatch)
+    assert "cut.pth is not a checkpoint that loads safely: it is damaged" in says
 
 
 def broken_tree(tmp_path, good, bad):

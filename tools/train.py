@@ -41,6 +41,7 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from vgg_mm.testing.report import draw_report
+    from vgg_mm.training.checkpoints import read_checkpoint
 
     if args.resume:
         cfg.resume = True
@@ -49,9 +50,8 @@ def main() -> None:
     if args.start_from:
         cfg.load_from = args.start_from
         cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
-    for checkpoint in (cfg.load_from,) if cfg.get("load_from") else ():
-        if not Path(checkpoint).is_file():
-            raise UserError(f"no checkpoint {checkpoint}.")
+    if cfg.get("load_from"):
+        read_checkpoint(cfg.load_from)
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")

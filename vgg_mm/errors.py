@@ -43,6 +43,8 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except Exception as error:
         message = _message(error)
         if message is None:

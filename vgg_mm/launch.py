@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mmengine.runner import Runner
 from vgg_mm.errors import UserError
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.testing.test_time import VIEWS
+from vgg_mm.training.checkpoints import read_checkpoint
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -92,10 +92,9 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
         ``error/top1`` and ``error/top5`` in %.
 
     Raises:
-        UserError: If there is no such file, or it does not fit the config's net.
+        UserError: If the checkpoint does not load safely, or does not fit the config's net.
     """
-    if not os.path.isfile(checkpoint):
-        raise UserError(f"no checkpoint {checkpoint}.")
+    read_checkpoint(checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     protocol = _protocol(cfg, checkpoint)
     cfg.model = dict(**cfg.tta_model, module=cfg.model)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
-from vgg_mm.training.checkpoints import check_fit
+from vgg_mm.training.checkpoints import check_fit, read_checkpoint
 
 
 class Predictor:
@@ -39,7 +37,7 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike) -> None:
         if missing := {"tta_model", "tta_pipeline"} - cfg.keys():
             raise UserError(f"the config lacks {' and '.join(sorted(missing))}: how to test.")
-        saved = _read(checkpoint)
+        saved = read_checkpoint(checkpoint)
         init_default_scope(cfg.get("default_scope", "mmpretrain"))
         self.pipeline = Compose(cfg.tta_pipeline)
         self.model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
@@ -76,21 +74,6 @@ class Predictor:
         values, labels = self(picture).sort(descending=True, stable=True)
         names = (self.classes[label] for label in labels[:k])
         return list(zip(names, values[:k].tolist(), strict=True))
-
-
-def _read(checkpoint: str | os.PathLike) -> dict:
-    if not Path(checkpoint).is_file():
-        raise UserError(f"no checkpoint {checkpoint}.")
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise UserError(
-            f"{checkpoint} is not a checkpoint that loads safely: it is damaged, something else, "
-            "or holds more than tensors and plain values."
-        )
-    return saved
 
 
 def _classes(cfg: Config) -> Sequence[str]:

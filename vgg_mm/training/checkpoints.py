@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +16,26 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
+
+    Raises:
+        UserError: If it is missing, damaged, or holds more than that.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"no checkpoint {path}.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"{path} is not a checkpoint that loads safely: it is damaged, something else, or "
+            "holds more than tensors and plain values."
+        )
+    return saved
 
 
 def _plain(value: object) -> object:
