@@ -275,17 +275,19 @@ def test_with_cp_recomputes_and_changes_nothing(norm_cfg):
 @pytest.mark.parametrize("norm_cfg", [None, BN], ids=["plain", "bn"])
 def test_channels_last_is_the_same_net(norm_cfg):
     x = images(2, 3, 64, 96)
-    results = []
+    state, results = None, []
     for channels_last in (False, True):
-        options = dict(channels_last=channels_last)
-        net = small(norm_cfg=norm_cfg, **options)
-        head = randomise(VGGHead(5, in_channels=32, channels=16, kernel_size=2, **options)).eval()
-        feats = net(x)
-        scores = head(feats)
+        net = nn.Sequential(
+            small(norm_cfg=norm_cfg, channels_last=channels_last),
+            VGGHead(5, in_channels=32, channels=16, kernel_size=2, channels_last=channels_last),
+        ).eval()
+        state = state or net.state_dict()
+        net.load_state_dict(state)
+        feats = net[0](x)
+        scores = net[1](feats)
         scores.square().sum().backward()
-        parameters = [*net.parameters(), *head.parameters()]
-        results.append([*feats, scores, *(p.grad for p in parameters)])
-        for out in (*feats, net.conv2_1.weight, head.fc6.weight):
+        results.append([*feats, scores, *(p.grad for p in net.parameters())])
+        for out in (*feats, net[0].conv2_1.weight, net[1].fc6.weight):
             assert out.is_contiguous(memory_format=torch.channels_last) == channels_last
     for a, b in zip(*results, strict=True):
         assert close(a, b, 1e-4)

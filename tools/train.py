@@ -37,7 +37,7 @@ def main() -> None:
     cfg = load_config(args)
 
     import torch
-    from mmengine.dist import is_main_process
+    from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
     from vgg_mm.testing.report import draw_report
@@ -60,6 +60,7 @@ def main() -> None:
     start_processes(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
+    barrier()  # the main process may still be writing the checkpoint
 
     best, work_dir = runner.message_hub.get_info("best_ckpt"), Path(runner.work_dir)
     metrics = test(cfg, best, work_dir / "scores.npz")

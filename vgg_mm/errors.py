@@ -23,7 +23,7 @@ def _message(error: Exception) -> str | None:
     """What to tell the user of ``error``; None where the traceback tells more."""
     if isinstance(error, UserError):
         # A DataLoader's worker re-raises its error with the worker's traceback in the message.
-        return str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()
+        return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, TypeError) and ".__init__() " in str(error):
         return f"the config's keys do not fit: {str(error).replace('.__init__()', '')}. Misspelt?"
     if isinstance(error, ImportError) and re.search(r"lib(GL|gthread|X11|SM|Xext)\b", str(error)):

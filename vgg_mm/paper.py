@@ -80,6 +80,12 @@ def stages(arch: str, width: int = 64) -> list[list[Layer]]:
 S_JITTER = (256, 512)
 
 
+def config_name(arch: str, S: int | tuple[int, int]) -> str:
+    """The name of the config that trains net ``arch`` at ``S``, such as ``vgg16_d_jitter``."""
+    depth = sum(layer.kernel > 0 for stage in stages(arch) for layer in stage) + 3
+    return f"vgg{depth}_{arch.lower().replace('-', '_')}_{S if isinstance(S, int) else 'jitter'}"
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of Tables 3-5: net ``arch`` trained at ``S`` and tested at scales ``Q``.
@@ -97,9 +103,12 @@ class Row:
     @property
     def config(self) -> str:
         """The name of the config that trains the row's net, such as ``vgg16_d_jitter``."""
-        depth = sum(layer.kernel > 0 for stage in stages(self.arch) for layer in stage) + 3
-        arch = self.arch.lower().replace("-", "_")
-        return f"vgg{depth}_{arch}_{self.S if isinstance(self.S, int) else 'jitter'}"
+        return config_name(self.arch, self.S)
+
+    @property
+    def models(self) -> tuple[tuple[str, int | tuple[int, int], tuple[int, ...]], ...]:
+        """The row's one model as (arch, S, Q), as :class:`FusionRow` lists its own."""
+        return ((self.arch, self.S, self.Q),)
 
 
 def _rows(text: str) -> tuple[Row, ...]:
@@ -206,3 +215,24 @@ TABLE_7 = (
     ("Krizhevsky et al. (5 nets)", 38.1, 16.4, 16.4),
     ("Krizhevsky et al. (1 net)", 40.7, 18.2, None),
 )
+
+# Table 7's first three methods are rows of the tables above.
+TABLE_7_VGG = (TABLE_6[3], TABLE_5[5], TABLE_6[0])
+
+
+def scores_command(arch: str, S: int | tuple[int, int]) -> str:
+    """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
+    config = config_name(arch, S)
+    uses = [
+        (Q, row.views)
+        for row in (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
+        for *model, Q in row.models
+        if model == [arch, S]
+    ]
+    scales = sorted({side for Q, _ in uses for side in Q})
+    views = {views for _, views in uses}
+    return (
+        f"python tools/test.py configs/{config}.py work_dirs/{config}/BEST.pth "
+        f"--views {views.pop() if len(views) == 1 else 'both'} "
+        f"--scales {' '.join(map(str, scales))} --out scores/{config}.npz"
+    )

@@ -9,9 +9,7 @@ train_dataloader = dict(
     )
 )
 val_dataloader = dict(
-    dataset=dict(
-        pipeline=[*_base_.load, dict(type="vgg_mm.Rescale", Q=Q), *_base_.centre, *_base_.pack]
-    )
+    dataset=dict(pipeline=[*_base_.load, dict(type="vgg_mm.Rescale", Q=Q), *_base_.centre])
 )
 test_dataloader = val_dataloader
 tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[Q]), *_base_.pack]

@@ -14,6 +14,8 @@ model = dict(
     data_preprocessor=dict(mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True),
 )
 
+# `corrupt` names the pictures that a sample of the training set stands in for.
+pack = [dict(type="PackInputs", meta_keys=["img_path", "corrupt"])]
 load = [dict(type="vgg_mm.LoadImage")]
 augment = [
     dict(type="vgg_mm.RandomCrop", size=224),
@@ -27,10 +29,9 @@ augment = [
             [-0.5836, -0.6948, 0.4203],
         ],
     ),
-    dict(type="PackInputs", meta_keys=["img_path", "corrupt"]),
+    *pack,
 ]
-centre = [dict(type="vgg_mm.CenterCrop", size=224)]
-pack = [dict(type="PackInputs", meta_keys=["img_path"])]
+centre = [dict(type="vgg_mm.CenterCrop", size=224), *pack]
 
 # 256 images a step in all: 64 on each of 4 GPUs. Other counts: --auto-scale-lr.
 train_dataloader = dict(

@@ -35,10 +35,10 @@ class FC(nn.Conv2d):
         k = self.kernel_size[0]
         windows = x.unfold(2, k, 1).unfold(3, k, 1)  # (N, in, H-k+1, W-k+1, k, k)
         # Flattened in the order that the kernel lies in memory, for another one would copy it.
-        if self.weight.is_contiguous(memory_format=torch.channels_last):
-            windows, weight = windows.permute(0, 2, 3, 4, 5, 1), self.weight.permute(0, 2, 3, 1)
-        else:
+        if self.weight.is_contiguous():
             windows, weight = windows.permute(0, 2, 3, 1, 4, 5), self.weight
+        else:  # channels_last
+            windows, weight = windows.permute(0, 2, 3, 4, 5, 1), self.weight.permute(0, 2, 3, 1)
         scores = F.linear(windows.flatten(3), weight.flatten(1), self.bias)
         return scores.permute(0, 3, 1, 2)
 
