@@ -1,0 +1,137 @@
+"""The dense class score map, laid over the picture that it was computed from (Sec. 3.2)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from textwrap import wrap
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
+
+from vgg_mm.errors import UserError
+from vgg_mm.models import VGGHead
+from vgg_mm.testing.predict import Predictor
+
+STRIDE = 32  # pixels between neighbouring positions: five max-pools of stride 2
+
+
+@torch.no_grad()
+def score_maps(
+    predictor: Predictor, picture: str | os.PathLike
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What the net says at every position of a picture, at each scale of its config.
+
+    Args:
+        predictor: The net.
+        picture: The picture's file.
+
+    Returns:
+        For each scale Q the rescaled picture, RGB uint8 (H, W, 3), and the posteriors (classes, h,
+        w), 0 to 1: the score map's soft-max over the classes at each position.
+
+    Raises:
+        UserError: If the net's head is no :class:`vgg_mm.VGGHead`, or the picture is too small or
+            cannot be decoded.
+        OSError: If the file cannot be read.
+    """
+    net = predictor.model.module
+    if not isinstance(net.head, VGGHead):
+        raise UserError(
+            f"a {type(net.head).__name__} has no class score map: use a net with vgg_mm.VGGHead."
+        )
+    sample = predictor.pipeline(dict(img_path=str(picture)))
+    maps = []
+    for images in pseudo_collate([sample])["inputs"]:
+        x = net.data_preprocessor(dict(inputs=images[0][None]))["inputs"]  # (1, 3, H, W)
+        posteriors = net.head.score_map(net.extract_feat(x)).softmax(1)[0]
+        image = images[0].permute(1, 2, 0).flip(-1)
+        maps.append((image.cpu().numpy(), posteriors.cpu().numpy()))
+    return maps
+
+
+def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray:
+    """Lays a score map over its image, every value where the net looked for it.
+
+    Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
+    map, which lie 32 pixels apart: of the image's pixels those from (32 i, 32 j) on, 32 ``kernel``
+    each way. Its value is put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and
+    stands for the 32 x 32 pixels around it; between centres the map is interpolated. The border of
+    the image, where no window has its centre, stays empty: stretched from edge to edge the map
+    would show things where they are not.
+
+    Args:
+        cells: The map (h, w) of one class.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+        kernel: The side of fc6's kernel.
+
+    Returns:
+        (height, width), NaN where the map says nothing.
+    """
+    h, w = cells.shape
+    values = torch.from_numpy(np.ascontiguousarray(cells))[None, None]
+    near: Tensor = F.interpolate(values, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    placed = np.full((height, width), np.nan, cells.dtype)
+    start = STRIDE // 2 * (kernel - 1)  # half a window less half a cell
+    placed[start : start + STRIDE * h, start : start + STRIDE * w] = near[0, 0].numpy()
+    return placed
+
+
+def draw_score_maps(
+    predictor: Predictor,
+    picture: str | os.PathLike,
+    top: int,
+    out: str | os.PathLike,
+) -> list[tuple[str, float]]:
+    """Draws the score maps of a picture's most probable classes: a row a class, a column a scale.
+
+    Args:
+        predictor: The net; its protocol chooses the classes.
+        picture: The picture's file.
+        top: How many classes.
+        out: The PNG to write; its folder is made.
+
+    Returns:
+        The classes' names and their probabilities by the protocol, the most probable first.
+
+    Raises:
+        UserError, OSError: As :func:`score_maps` does.
+    """
+    maps = score_maps(predictor, picture)
+    kernel = predictor.model.module.head.fc6.kernel_size[0]
+    values, labels = predictor(picture).sort(descending=True, stable=True)
+    named = [
+        (predictor.classes[label], value)
+        for label, value in zip(labels[:top].tolist(), values[:top].tolist(), strict=True)
+    ]
+
+    finest = max((image for image, _ in maps), key=len)
+    height, width = (3 * side / max(finest.shape) for side in finest.shape[:2])  # inches
+    size = (max(width, 2.4) * (1 + len(maps)), (height + 0.8) * len(named) + 0.8)
+    figure = Figure(size, dpi=150, layout="constrained")
+    grid = figure.subplots(len(named), 1 + len(maps), squeeze=False)
+    style = dict(fontsize=10, parse_math=False)
+    for row, (name, value), label in zip(grid, named, labels.tolist(), strict=False):
+        row[0].imshow(finest)
+        lines = wrap(name, 28, max_lines=2, placeholder=" ...")
+        row[0].set_title("\n".join([*lines, f"{value:.1%}"]), **style)
+        for axes, (image, posteriors) in zip(row[1:], maps, strict=True):
+            cells = posteriors[label]
+            h, w = cells.shape
+            grey = image.mean(-1, keepdims=True) / 255
+            axes.imshow(np.repeat(grey, 3, axis=-1))
+            placed = place(cells, *image.shape[:2], kernel)
+            shown = axes.imshow(placed, vmin=0, vmax=1, alpha=0.6, cmap="viridis")
+            title = f"Q = {min(image.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
+            axes.set_title(title, **style)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=grid, label="posterior", location="bottom", aspect=40)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, format="png")
+    return named
