@@ -370,7 +370,7 @@ TRAINING = [
 
 
 def training_set(root):
-    folders = dict(type="Folders", data_root=str(root), data_prefix="train", pipeline=TRAINING)
+    folders = dict(type="vgg_mm.Folders", data_root=str(root), data_prefix="train", pipeline=TRAINING)
     return SeededDataset(folders)
 
 

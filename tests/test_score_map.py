@@ -15,8 +15,9 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from vgg_mm.data import read_image, rescale
+from vgg_mm.testing import score_map
 from vgg_mm.testing.predict import Predictor
-from vgg_mm.testing.score_map import place, score_maps
+from vgg_mm.testing.score_map import draw_score_maps, place, score_maps
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/demo.py"
@@ -128,6 +129,19 @@ def test_maps_are_the_heads_softmax_at_every_position(cfg, model, picture):
         assert np.allclose(posteriors, expected, atol=1e-5)
         assert posteriors.shape == (8, Q // 32 - 1, rgb.shape[1] // 32 - 1)
     assert np.ptp(maps[1][1], axis=(1, 2)).max() > 1e-3  # the positions differ
+
+
+def test_drawn_are_the_maps_of_the_most_probable_classes(cfg, model, picture, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        score_map, "place", lambda cells, *rest: drawn.append(cells) or place(cells, *rest)
+    )
+    predictor = Predictor(cfg, "net.pth")
+    named = draw_score_maps(predictor, picture, 3, "drawn.png")
+    assert named == predictor.top(picture, 3)
+    ((_, posteriors),) = score_maps(predictor, picture)
+    expected = [posteriors[CLASSES.index(name)] for name, _ in named]
+    assert np.array_equal(drawn, expected) and len(np.unique(drawn)) > 3
 
 
 def test_tool_draws_a_row_a_class_and_a_column_a_scale(cfg, model, picture, tool):

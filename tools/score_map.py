@@ -52,15 +52,13 @@ def main() -> None:
     if not args.picture.is_file():
         raise UserError(f"no picture {args.picture}.")
 
-    from vgg_mm.launch import load_config
+    from vgg_mm.launch import load_config, multi_scale
     from vgg_mm.testing.predict import Predictor
     from vgg_mm.testing.score_map import draw_score_maps
 
     cfg = load_config(args)
     if args.scales:
-        for transform in cfg.get("tta_pipeline", []):
-            if transform.type == "vgg_mm.MultiScale":
-                transform.scales = args.scales
+        multi_scale(cfg).scales = args.scales
     predictor = Predictor(cfg, args.checkpoint)
     try:
         top = draw_score_maps(predictor, args.picture, args.top, args.out)

@@ -10,7 +10,7 @@ def main() -> None:
     """Runs the tool."""
     from mmengine.dist import is_main_process
 
-    from vgg_mm.launch import load_config, parser, start_processes, test
+    from vgg_mm.launch import load_config, multi_scale, parser, start_processes, test
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -23,9 +23,7 @@ def main() -> None:
     if args.views:
         cfg.tta_model.views = args.views
     if args.scales:
-        for transform in cfg.tta_pipeline:
-            if transform.type == "vgg_mm.MultiScale":
-                transform.scales = args.scales
+        multi_scale(cfg).scales = args.scales
     start_processes(cfg)
     errors = test(cfg, args.checkpoint, args.out or f"{cfg.work_dir}/scores.npz", args.half)
     if is_main_process():

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from vgg_mm.errors import UserError
@@ -77,6 +77,12 @@ def start_processes(cfg: Config) -> None:
     )
 
 
+def multi_scale(cfg: Config) -> ConfigDict:
+    """The transform of the test-time pipeline whose ``scales`` are the config's Q."""
+    (transform,) = (t for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
+    return transform
+
+
 def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> dict[str, float]:
     """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
 
@@ -108,7 +114,7 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
 
 
 def _protocol(cfg: Config, checkpoint: str) -> dict:
-    (scales,) = (t.scales for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
+    scales = multi_scale(cfg).scales
     pairs = [(view, Q) for view in VIEWS[cfg.tta_model.get("views", "dense")] for Q in scales]
     return asdict(
         Protocol(

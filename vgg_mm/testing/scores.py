@@ -60,7 +60,7 @@ class Scores:
 
     def mean(self) -> np.ndarray:
         """The posteriors (N, classes), averaged over views and scales."""
-        return self.posteriors.astype(np.float64).mean(1)
+        return self.posteriors.mean(1, dtype=np.float64)
 
     def select(self, views: Sequence[str], scales: Sequence[int]) -> Scores:
         """The part with these views and scales.
@@ -79,10 +79,11 @@ class Scores:
         return Scores(chosen, self.labels, self.names, self.classes, self.root, [part])
 
     def error(self, k: int) -> float:
-        """The top-k error in %."""
+        """The top-k error in %; a tie, or a score that is no number, is an error."""
         scores = self.mean()
         own = np.take_along_axis(scores, self.labels[:, None], 1)
-        return 100 * float(np.mean((scores > own).sum(1) >= k))
+        better = (~(scores < own)).sum(1) - 1
+        return 100 * float(np.mean(better >= k))
 
     def save(self, path: str | Path) -> None:
         """Writes the scores as ``.npz``, aside first, then renamed."""
@@ -115,8 +116,11 @@ class Scores:
 
 def file_sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _parts(folder: Path) -> Iterator[dict[str, np.ndarray]]:
