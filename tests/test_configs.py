@@ -32,12 +32,13 @@ def narrow(cfg, tree, work_dir):
             "launcher": "none",
         }
     )
-    for loader, split in [("train", "train"), ("val", "val"), ("test", "val")]:
+    for loader, split, images in [("train", "train", 2), ("val", "val", 1), ("test", "val", 1)]:
         loader = cfg[f"{loader}_dataloader"]
-        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.update(batch_size=images, num_workers=0, persistent_workers=False)
         dataset = loader.dataset.get("dataset", loader.dataset)
         dataset.pop("split", None)
         dataset.update(type="vgg_mm.Folders", data_root=str(tree), data_prefix=split)
+        dataset.indices = images
     return cfg
 
 

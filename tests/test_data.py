@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import zlib
 
 import cv2
 import numpy as np
@@ -150,6 +151,9 @@ def test_whole_jpegs_are_not_corrupt(jpeg):
     assert psnr(decode(jpeg, "x"), decode(JPEG, "x")) > 35
 
 
+HUGE = bytearray(PNG)
+HUGE[16:24] = 2 * (1 << 17).to_bytes(4, "big")  # width and height
+HUGE[29:33] = zlib.crc32(HUGE[12:29]).to_bytes(4, "big")
 PROGRESSIVE = encode(noise(60, 80), "JPEG", progressive=True)
 
 
@@ -164,6 +168,7 @@ CORRUPT = {
     "progressive, half": (PROGRESSIVE[: len(PROGRESSIVE) // 2], "truncated"),
     "PNG, no end": (PNG[:-12], "truncated"),
     "PNG, half": (PNG[: len(PNG) // 2], "truncated"),
+    "PNG, more pixels than OpenCV takes": (bytes(HUGE), "not a picture"),
     "BMP, head": (encode(smooth(60, 80), "BMP")[:200], "not a picture"),
     "text": (b"These are no pixels.", "not a picture"),
 }
@@ -370,7 +375,9 @@ TRAINING = [
 
 
 def training_set(root):
-    folders = dict(type="vgg_mm.Folders", data_root=str(root), data_prefix="train", pipeline=TRAINING)
+    folders = dict(
+        type="vgg_mm.Folders", data_root=str(root), data_prefix="train", pipeline=TRAINING
+    )
     return SeededDataset(folders)
 
 
@@ -455,12 +462,26 @@ def test_ranks_share_without_overlap(length, world_size, each, monkeypatch):
     assert len(set(indices)) == len(indices) == each * world_size
 
 
-def test_keys_name_seed_and_epoch():
-    sampler = EpochSampler(range(4), seed=7)
-    sampler.set_epoch(3)
-    keys = list(sampler)
-    assert {key[:2] for key in keys} == {(7, 3)}
-    assert sorted(key[2] for key in keys) == [0, 1, 2, 3]
+def test_the_order_is_seeded_by_seed_and_epoch():
+    orders = set()
+    for seed, epoch in [(7, 0), (7, 3), (8, 0), (0, 7)]:
+        sampler = EpochSampler(range(50), seed=seed)
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert keys == list(sampler)
+        assert {key[:2] for key in keys} == {(seed, epoch)}
+        assert sorted(key[2] for key in keys) == list(range(50))
+        orders.add(tuple(key[2] for key in keys))
+    assert len(orders) == 4
+
+
+def test_the_generator_is_seeded_by_seed_epoch_and_index(jpeg_tree):
+    dataset = training_set(jpeg_tree)
+    dataset.dataset.pipeline = lambda sample: sample["rng"].random()
+    keys = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
+    numbers = [dataset[key] for key in keys]
+    assert len(set(numbers)) == 8
+    assert [dataset[key] for key in keys] == numbers
 
 
 @pytest.fixture
@@ -493,14 +514,15 @@ def test_all_corrupt(damaged_tree):
     tree, _ = damaged_tree
     for path in tree.glob("train/*/*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="10 of 10 .*pictures are corrupt.*the file is empty"):
+    with pytest.raises(UserError, match="^10 of 10 pictures drawn from .* are corrupt") as error:
         training_set(tree)[0, 0, 0]
+    assert str(error.value).count("the file is empty") == 10
 
 
 def test_other_errors_are_not_taken_for_corrupt_pictures(jpeg_tree):
     dataset = training_set(jpeg_tree)
     dataset.dataset.pipeline.transforms[1] = Rescale(16)
-    with pytest.raises(UserError, match="smaller than the crop of 32"):
+    with pytest.raises(UserError, match="^RandomCrop: .* smaller than the crop of 32"):
         dataset[0, 0, 0]
 
 

@@ -293,6 +293,12 @@ def test_channels_last_is_the_same_net(norm_cfg):
         assert close(a, b, 1e-4)
 
 
+def test_an_empty_norm_cfg_is_none():
+    net = small(norm_cfg={})
+    assert not any("bn" in name for name, _ in net.named_children())
+    net(images(1, 3, 32, 32))
+
+
 # The head.
 
 
@@ -390,6 +396,7 @@ def test_export_takes_images_of_any_size():
     # Torch's exporter takes a dimension of one, as fc6's below 256 pixels, for a constant.
     sides = {i + 2: Dim(name, min=256, max=1024) for i, name in enumerate(("height", "width"))}
     graph = export(net, (images(2, 3, 288, 352),), dynamic_shapes=(sides,)).module()
+    assert sum("conv2d" in str(node.target) for node in graph.graph.nodes) == 8 + 3
     for size in ((288, 352), (256, 256), (300, 420)):
         x = images(2, 3, *size)
         assert close(graph(x), net(x))
