@@ -58,7 +58,8 @@ PNG = encode(smooth(60, 80), "PNG")
 
 
 def psnr(a, b):
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
+    error = np.mean((a.astype(float) - b.astype(float)) ** 2)
+    return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 # Reading.
@@ -414,6 +415,7 @@ WORKERS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
 def test_workers_change_nothing(workers, jpeg_tree):
     batches = run(jpeg_tree)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vgg_mm.models.describe import build, describe, layer_table, lesson, paper_net, total
+from vgg_mm.models.describe import build, describe, layer_table, paper_net, total
+from vgg_mm.models.lesson import lesson
 from vgg_mm.paper import PARAMETERS, TABLE_1, stages
 
 ROOT = Path(__file__).parents[1]

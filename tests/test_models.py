@@ -49,14 +49,12 @@ def filled(net):
     net.to_empty(device="cpu")
     noise = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
     for name, value in net.state_dict().items():
-        values = noise.repeat(math.ceil(value.numel() / len(noise)))[: value.numel()]
-        value.copy_(values.view(value.shape))
         if value.dim() > 1:
-            value.mul_((2 / value[0].numel()) ** 0.5)
-        elif name.endswith("running_var"):
-            value.abs_().add_(0.5)
-        elif value.is_floating_point():
-            value.mul_(0.2)
+            values = noise * (2 / value[0].numel()) ** 0.5
+        else:
+            values = noise.abs() + 0.5 if name.endswith("running_var") else 0.2 * noise
+        for part in value.view(-1).split(len(noise)):
+            part.copy_(values[: len(part)])
     net.eval()
     return net
 
@@ -548,7 +546,7 @@ def test_the_full_size_net_learns_and_tests():
     before = loss()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     log = net.train().train_step(data, OptimWrapper(optimizer))
-    assert math.isfinite(log["loss"])
+    assert log["loss"].isfinite()
     assert loss() < before
     (sample,) = net.test_step(data)
     assert sample.pred_score.shape == (1000,)

@@ -15,7 +15,8 @@ def main() -> None:
     from mmengine.config import DictAction
 
     from vgg_mm.launch import load_config
-    from vgg_mm.models.describe import build, crop_side, describe, layer_table, lesson
+    from vgg_mm.models.describe import build, crop_side, describe, layer_table
+    from vgg_mm.models.lesson import lesson
 
     args = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -13,8 +13,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from vgg_mm.errors import UserError
+from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
-from vgg_mm.testing.test_time import VIEWS
 from vgg_mm.training.checkpoints import read_checkpoint
 
 

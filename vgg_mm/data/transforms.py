@@ -53,6 +53,10 @@ def _positive_int(value: object, what: str) -> int:
     return value
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
 @TRANSFORMS.register_module()
 class Rescale(BaseTransform):
     """Rescales the image isotropically so that its shortest side is Q (Sec. 3.2).
@@ -78,6 +82,8 @@ class MultiScale(BaseTransform):
     """
 
     def __init__(self, scales: Sequence[int]) -> None:
+        if not _is_list(scales) or not scales:
+            raise UserError(f"MultiScale: scales must be a list of sides Q; got {scales!r}.")
         self.scales = [_positive_int(Q, "MultiScale: each scale") for Q in scales]
 
     def transform(self, results: dict) -> dict:
@@ -96,10 +102,10 @@ class ScaleJitter(BaseTransform):
     """
 
     def __init__(self, S: int | Sequence[int]) -> None:
-        ends = (S, S) if isinstance(S, int) else tuple(S)
-        if len(ends) != 2 or not ends[0] <= ends[1]:
+        ends = [_positive_int(end, "ScaleJitter: S") for end in (S if _is_list(S) else (S, S))]
+        if len(ends) != 2 or ends[0] > ends[1]:
             raise UserError(f"ScaleJitter: S must be a side or a range (Smin, Smax); got {S!r}.")
-        self.S_min, self.S_max = (_positive_int(end, "ScaleJitter: S") for end in ends)
+        self.S_min, self.S_max = ends
 
     def transform(self, results: dict) -> dict:
         """Draws S and rescales ``img``."""

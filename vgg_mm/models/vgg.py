@@ -34,8 +34,10 @@ class VGG(BaseModule):
             its output after the ReLU and before the pool.
         frozen_stages: How many of the first stages keep their weights.
         norm_eval: Whether batch normalisation keeps its running statistics in training.
-        with_cp: Whether to recompute each stage in the backward pass, to save memory.
-        channels_last: Whether to compute in NHWC memory order (give it to the head too).
+        with_cp: Whether to recompute each stage in the backward pass, to save memory. Batch norms
+            then count every batch twice in their running statistics.
+        channels_last: Whether to compute in NHWC memory order (give it to the head too). A seed's
+            initial weights then differ, for they are drawn in memory order.
         init_cfg: Initialisation (Sec. 3.1). The default is Glorot's;
             ``dict(type='Normal', layer='Conv2d', std=0.01)`` is the paper's first one.
 
@@ -63,9 +65,14 @@ class VGG(BaseModule):
             )
         if not (isinstance(width, int) and width >= 1):
             raise UserError(f"VGG: width={width!r} is not a number of channels; the paper's is 64.")
-        if frozen_stages not in range(-1, 6):
+        if not isinstance(frozen_stages, int) or frozen_stages not in range(-1, 6):
             raise UserError(
                 f"VGG: frozen_stages={frozen_stages!r}; a net has 5 stages, so use 0 (none) to 5."
+            )
+        if not isinstance(out_indices, list | tuple) or not out_indices:
+            raise UserError(
+                f"VGG: out_indices={out_indices!r} must be a list; use (4,) for the last stage's "
+                "output."
             )
         self.arch = arch
         self.out_indices = tuple(out_indices)
@@ -155,8 +162,6 @@ def _up_to_deepest(
                 f"VGG: out_indices has {index!r}, which net {arch} lacks; use stages 0 to 4 or "
                 f"layers {', '.join(names)}.{suggest(str(index), names)}"
             )
-    if not out_indices:
-        raise UserError("VGG: out_indices is empty; use (4,) for the last stage's output.")
     deepest = max(depth[index] for index in out_indices)
     cut = [[layer for layer in stage if depth[layer.name] <= deepest] for stage in table]
     return [stage for stage in cut if stage]

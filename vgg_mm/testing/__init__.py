@@ -1,6 +1,6 @@
 """Sec. 3.2: test-time protocols."""
 
+from .evaluation import TestTime, grid_crops
 from .scores import Protocol, RemainingSampler, SaveScores, Scores
-from .test_time import TestTime, grid_crops
 
 __all__ = ["Protocol", "RemainingSampler", "SaveScores", "Scores", "TestTime", "grid_crops"]

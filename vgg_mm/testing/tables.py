@@ -25,9 +25,9 @@ from vgg_mm.paper import (
     config_name,
     scores_command,
 )
+from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.fusion import check_same_data, fuse, normalised
 from vgg_mm.testing.scores import Scores
-from vgg_mm.testing.test_time import VIEWS
 
 Training = tuple[str, int | tuple[int, int]]  # a net and its S
 ROWS = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
