@@ -23,3 +23,11 @@ def jpeg_tree(tmp_path_factory):
                     folder / f"{i}.jpg", quality=95
                 )
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_config_dumps():
+    """mmengine formats the config's text at every log and checkpoint, for seconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+        yield
