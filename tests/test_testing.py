@@ -5,10 +5,12 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from PIL import Image
 
 import vgg_mm.models  # noqa: F401
 from vgg_mm.data import MultiScale
-from vgg_mm.testing import TestTime
+from vgg_mm.errors import UserError
+from vgg_mm.testing import TestTime, grid_crops
 
 CLASSIFIER = dict(
     type="ImageClassifier",
@@ -83,3 +85,103 @@ def test_multi_scale_makes_an_unpadded_image_for_each_q():
     image = np.zeros((100, 200, 3), np.uint8)
     out = MultiScale([50, 100, 150]).transform(dict(img=image))["img"]
     assert [i.shape for i in out] == [(50, 100, 3), (100, 200, 3), (150, 300, 3)]
+
+
+def crops_by_hand(image, grid=5, size=64):
+    """Crops (size, size, 3) of an image (3, H, W), cut by PIL, and their mirror images."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    for i in range(grid):
+        for j in range(grid):
+            x, y = (
+                round((side - size) * k / (grid - 1))
+                for side, k in ((picture.width, j), (picture.height, i))
+            )
+            crop = picture.crop((x, y, x + size, y + size))
+            yield crop
+            yield crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+@torch.no_grad()
+def test_multi_crop_averages_the_posteriors_of_50_crops(classifier):
+    (image,) = images((80, 104))  # whole steps of 4 and 10 pixels
+    posteriors = [
+        by_hand(classifier, torch.from_numpy(np.array(crop)).permute(2, 0, 1))
+        for crop in crops_by_hand(image)
+    ]
+    assert len(posteriors) == 50
+    model = TestTime(classifier, views="crops", crop_size=64, max_batch=7)
+    got = scores(model, [image])[0]
+    assert torch.allclose(got, torch.stack(posteriors).mean(0), atol=1e-6)
+    assert not torch.allclose(got, scores(TestTime(classifier), [image])[0], atol=1e-4)
+
+
+def test_the_grid_reaches_all_four_corners():
+    image = torch.arange(3 * 90 * 131).reshape(1, 3, 90, 131)
+    crops = grid_crops(image, 5, 64)[0].unflatten(0, (5, 5))
+    assert (crops[0, 0] == image[0, :, :64, :64]).all()
+    assert (crops[0, 4] == image[0, :, :64, -64:]).all()
+    assert (crops[4, 0] == image[0, :, -64:, :64]).all()
+    assert (crops[4, 4] == image[0, :, -64:, -64:]).all()
+
+
+def test_both_is_the_mean_of_dense_and_crops_at_every_scale(classifier):
+    small, large = images((64, 96), (80, 120))
+    one, other, both = (
+        scores(TestTime(classifier, views=views, crop_size=64), [small], [large])
+        for views in ("dense", "crops", "both")
+    )
+    assert torch.allclose(both, (one + other) / 2, atol=1e-6)
+
+
+def test_posteriors_of_every_view_and_scale_are_kept(classifier):
+    pair = images((64, 96), (80, 120))
+    model = TestTime(classifier, views="both", crop_size=64)
+    data = dict(inputs=[[image] for image in pair], data_samples=[DataSample()])
+    kept = model.test_step(data)[0].posteriors
+    for v, (views, image) in enumerate((v, i) for v in ("dense", "crops") for i in pair):
+        alone = scores(TestTime(classifier, views=views, crop_size=64), [image])[0]
+        assert torch.allclose(kept[v], alone, atol=1e-6)
+
+
+def test_a_scale_smaller_than_the_crop_is_an_error(classifier):
+    with pytest.raises(UserError, match="96x60 is smaller than the crop of 64"):
+        scores(TestTime(classifier, views="crops", crop_size=64), images((60, 96)))
+
+
+RESNET = dict(
+    type="ImageClassifier",
+    backbone=dict(type="ResNet", depth=18, base_channels=4, stem_channels=4),
+    neck=dict(type="GlobalAveragePooling"),
+    head=dict(type="LinearClsHead", num_classes=5, in_channels=32),
+    data_preprocessor=CLASSIFIER["data_preprocessor"],
+)
+
+
+@torch.no_grad()
+def test_other_classifiers_too():
+    torch.manual_seed(0)
+    resnet = MODELS.build(RESNET).eval()
+    (image,) = images((96, 128))
+    x = resnet.data_preprocessor(dict(inputs=image[None]))["inputs"]
+    dense = resnet.head(resnet.neck(resnet.backbone(x))).softmax(1)[0]
+    assert torch.allclose(scores(TestTime(resnet, flip=False), [image])[0], dense, atol=1e-6)
+    crops = scores(TestTime(resnet, views="crops", crop_size=64), [image])[0]
+    assert torch.isclose(crops.sum(), torch.tensor(1.0), atol=1e-5)
+
+
+def test_a_head_for_one_size_alone_is_told_to_use_crops():
+    alexnet = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(type="AlexNet", num_classes=5),
+            head=dict(type="ClsHead"),
+        )
+    )
+    with pytest.raises(UserError, match="AlexNet with ClsHead cannot run densely.*views='crops'"):
+        TestTime(alexnet)
+    assert TestTime(alexnet, views="crops").views == ("crops",)
+
+
+def test_unknown_views(classifier):
+    with pytest.raises(UserError, match="views='windows'; use one of dense, crops, both"):
+        TestTime(classifier, views="windows")
