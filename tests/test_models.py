@@ -485,7 +485,7 @@ def test_normal_initialisation_starts_at_chance():
         (dict(out_indices=("conv3_4",)), "'conv3_4', which net D lacks.*Did you mean 'conv3_3'"),
         (dict(out_indices=("conv33",)), "layers conv1_1, conv1_2.*Did you mean 'conv3_3'"),
         (dict(out_indices=("norm1_1",)), "'norm1_1', which net D lacks"),
-        (dict(out_indices=()), "out_indices=() must be a list"),
+        (dict(out_indices=()), r"out_indices=\(\) must be a list"),
         (dict(frozen_stages=6), "frozen_stages=6; a net has 5 stages"),
         (dict(frozen_stages=-2), "frozen_stages=-2"),
         (dict(width=0), "width=0 is not a number of channels"),
