@@ -10,7 +10,7 @@ from PIL import Image
 import vgg_mm.models  # noqa: F401
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
-from vgg_mm.testing import TestTime, grid_crops
+from vgg_mm.testing import RemainingSampler, SaveScores, Scores, TestTime, grid_crops
 
 CLASSIFIER = dict(
     type="ImageClassifier",
@@ -185,3 +185,42 @@ def test_a_head_for_one_size_alone_is_told_to_use_crops():
 def test_unknown_views(classifier):
     with pytest.raises(UserError, match="views='windows'; use one of dense, crops, both"):
         TestTime(classifier, views="windows")
+
+
+class Names:
+    """A data set of which only the files' names are asked for."""
+
+    def __len__(self):
+        return 5
+
+    def get_data_info(self, index):
+        return dict(img_path=f"/pictures/{index}.jpg")
+
+
+def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    posteriors = torch.from_numpy(rng.dirichlet([1, 1, 1], (5, 2)))  # (N, V, classes)
+
+    def metric():
+        saved = SaveScores(tmp_path / "scores.npz", protocol=dict(config="x"), every=2)
+        saved.dataset_meta = dict(classes=("a", "b", "c"))
+        return saved
+
+    def score(saved, *indices):
+        for i in indices:
+            path = Names().get_data_info(i)["img_path"]
+            saved.process({}, [dict(img_path=path, gt_label=i % 3, posteriors=posteriors[i])])
+
+    interrupted = metric()
+    score(interrupted, 3, 1, 4)  # of which two are kept
+    resumed = metric()
+    remaining = list(RemainingSampler(Names(), str(resumed.parts)))
+    assert remaining == [0, 2, 4]
+    score(resumed, *remaining)
+    errors = resumed.evaluate(5)
+    scores = Scores.load(tmp_path / "scores.npz")
+    assert scores.names.tolist() == [f"{i}.jpg" for i in range(5)]
+    assert scores.labels.tolist() == [0, 1, 2, 0, 1]
+    assert np.allclose(scores.posteriors, posteriors)
+    assert errors == {"error/top1": scores.error(1), "error/top5": scores.error(5)}
+    assert not resumed.parts.exists()

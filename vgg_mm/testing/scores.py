@@ -123,10 +123,11 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _parts(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+def _parts(folder: Path, *fields: str) -> Iterator[list[np.ndarray]]:
+    """The arrays ``fields`` of every part; the others are not read."""
     for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as part:
-            yield dict(part)
+            yield [part[field] for field in fields]
 
 
 @DATA_SAMPLERS.register_module()
@@ -142,7 +143,7 @@ class RemainingSampler(Sampler):
 
     def __init__(self, dataset: Dataset, parts: str, seed: int | None = None) -> None:
         rank, world_size = get_dist_info()
-        done = {name for part in _parts(Path(parts)) for name in part["names"].tolist()}
+        done = {name for (names,) in _parts(Path(parts), "names") for name in names.tolist()}
         remaining = [
             i for i in range(len(dataset)) if dataset.get_data_info(i)["img_path"] not in done
         ]
@@ -218,8 +219,8 @@ class SaveScores(BaseMetric):
         return metrics[0]
 
     def _merge(self, size: int) -> dict[str, float]:
-        parts = list(_parts(self.parts))
-        names = np.concatenate([part["names"] for part in parts])
+        parts = _parts(self.parts, "names", "labels", "posteriors")
+        names, labels, posteriors = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(names)
         names = names[order]
         if len(names) != size or len(set(names.tolist())) != size:
@@ -228,8 +229,8 @@ class SaveScores(BaseMetric):
             )
         root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
         scores = Scores(
-            np.concatenate([part["posteriors"] for part in parts])[order],
-            np.concatenate([part["labels"] for part in parts])[order],
+            posteriors[order],
+            labels[order],
             np.array([os.path.relpath(name, root) for name in names.tolist()]),
             np.array(self.dataset_meta["classes"]),
             root,
