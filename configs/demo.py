@@ -59,4 +59,4 @@ tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base
 
 train_cfg = dict(max_epochs=80, val_interval=5)
 param_scheduler = [dict(type="MultiStepLR", milestones=[60, 74])]
-default_hooks = dict(logger=dict(interval=38), checkpoint=dict(interval=5))
+default_hooks = dict(logger=dict(interval=38), checkpoint=dict(interval=5, minutes=None))

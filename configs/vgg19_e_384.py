@@ -7,7 +7,7 @@ The paper: 26.9 top-1 and 8.7 top-5 error (%) at Q = 384 (Table 3),
 
 The paper started from the S = 256 model, at a tenth of its learning rate:
 
-    tools/dist_train.sh configs/vgg19_e_384.py 4 --start-from work_dirs/vgg19_e_256/BEST.pth
+    tools/dist_train.sh configs/vgg19_e_384.py 4 --start-from work_dirs/vgg19_e_256/best.pth
 """
 
 _base_ = "_base_/S_384.py"

@@ -7,7 +7,7 @@ The paper: 25.5 top-1 and 8.0 top-5 error (%) at Q = 384 (Table 3),
 
 Trains from scratch as it stands. The paper fine-tuned the S = 384 model:
 
-    tools/dist_train.sh configs/vgg19_e_jitter.py 4 --start-from work_dirs/vgg19_e_384/BEST.pth
+    tools/dist_train.sh configs/vgg19_e_jitter.py 4 --start-from work_dirs/vgg19_e_384/best.pth
 """
 
 _base_ = "_base_/S_jitter.py"

@@ -210,7 +210,7 @@ def test_what_lacks_has_a_command_that_makes_it(tables, test_parser):
                 args = commands[command]
                 (config,) = {r.config for r in TABLE_3 if (r.arch, r.S) == (arch, S)}
                 assert args.config == f"configs/{config}.py" and (ROOT / args.config).is_file()
-                assert args.checkpoint == f"work_dirs/{config}/BEST.pth"
+                assert args.checkpoint == f"work_dirs/{config}/best.pth"
                 assert args.out == f"scores/{config}.npz"
                 assert set(scales) <= set(args.scales)
                 assert args.views in (row.views, "both")
@@ -218,7 +218,7 @@ def test_what_lacks_has_a_command_that_makes_it(tables, test_parser):
     for i, command in enumerate(commands, 1):
         assert f"\n({i}) {command}\n" in out
     assert (
-        "python tools/test.py configs/vgg16_d_jitter.py work_dirs/vgg16_d_jitter/BEST.pth "
+        "python tools/test.py configs/vgg16_d_jitter.py work_dirs/vgg16_d_jitter/best.pth "
         "--views both --scales 256 384 512 --out scores/vgg16_d_jitter.npz"
     ) in commands
 

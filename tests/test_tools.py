@@ -62,7 +62,7 @@ def test_train_ends_with_a_test_and_a_picture(trained):
 
 def test_test_repeats_the_result(trained):
     cwd, _ = trained
-    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    best = cwd / "work_dirs/demo/best.pth"
     before = Scores.load(cwd / "work_dirs/demo/scores.npz")
     done = run(
         ROOT / "tools/test.py", DEMO, best, "--work-dir", "again", "--cfg-options", *SHORT, cwd=cwd
@@ -119,7 +119,7 @@ def test_two_processes_train_as_one(trained, tmp_path):
     # mmengine smooths the logged loss over a window that both share; each process logs its own.
     assert len(losses(tmp_path / "one")) == len(losses(tmp_path / "two"))
     again = run(
-        ROOT / "tools/dist_test.sh", DEMO, next((tmp_path / "two").glob("best*.pth")), 2,
+        ROOT / "tools/dist_test.sh", DEMO, tmp_path / "two/best.pth", 2,
         "--work-dir", tmp_path / "tested", "--cfg-options", *options, cwd=cwd, PORT="29517",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
@@ -129,7 +129,7 @@ def test_two_processes_train_as_one(trained, tmp_path):
 
 def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree, tmp_path):
     cwd, _ = trained
-    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    best = cwd / "work_dirs/demo/best.pth"
     options = [*SHORT, "model.head.num_classes=2", "train_dataloader.batch_size=2"]
     for split in ("train", "val"):
         loader = f"{split}_dataloader.dataset" + (".dataset" if split == "train" else "")
@@ -190,7 +190,7 @@ def test_a_misspelt_type_or_key_leaves_no_traceback(trained):
 
 def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained):
     cwd, _ = trained
-    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    best = cwd / "work_dirs/demo/best.pth"
     deeper = [*SHORT, "model.backbone.arch=B"]
     says = "backbone.conv1_2 is not in the checkpoint"
     assert says in fails(ROOT / "tools/test.py", DEMO, best, "--cfg-options", *deeper, cwd=cwd)
@@ -223,7 +223,7 @@ def test_a_strangers_pickle_is_refused_and_does_not_run(tool, trained, tmp_path,
 
 def test_a_truncated_checkpoint_is_named(trained, tmp_path, monkeypatch):
     cwd, _ = trained
-    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    best = cwd / "work_dirs/demo/best.pth"
     (tmp_path / "cut.pth").write_bytes(best.read_bytes()[:-1000])
     says = mistake(cwd, "test", [DEMO, tmp_path / "cut.pth"], monkeypatch)
     assert "cut.pth is not a checkpoint that loads safely: it is damaged" in says
@@ -269,7 +269,7 @@ def test_too_many_corrupt_pictures_stop_the_training(tmp_path):
 
 def test_a_corrupt_picture_stops_the_test(trained, tmp_path):
     cwd, _ = trained
-    best = next((cwd / "work_dirs/demo").glob("best*.pth"))
+    best = cwd / "work_dirs/demo/best.pth"
     copy = tmp_path / "val/animals"
     shutil.copytree(cwd / "data/demo/val", tmp_path / "val")
     cut = sorted(copy.iterdir())[3]

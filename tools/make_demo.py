@@ -48,7 +48,7 @@ SKIPPED_STEMS = (
     "stripper",
 )
 
-SHORT_SIDE = 128  # pixels
+SIDE = 128  # pixels
 MAX_UPSCALE = 2
 MAX_ASPECT = 4
 MAX_SOURCE_PIXELS = 40_000_000
@@ -70,7 +70,7 @@ IGNORED_WORDS = set(
 
 @dataclass(eq=False)
 class Picture:
-    """A candidate: ``image`` is RGB with a shortest side of SHORT_SIDE pixels."""
+    """A candidate: ``image`` is RGB, a square of SIDE pixels."""
 
     path: Path
     label: str
@@ -97,7 +97,7 @@ def find_files(source: Path) -> list[tuple[Path, str]]:
 
 
 def load(path: Path, label: str) -> Picture | str:
-    """Returns the picture on white, without transparent margins, or why it is left out."""
+    """Returns the picture in the middle of a white square that it fills, or why it is left out."""
     with Image.open(path) as source:
         if source.width * source.height > MAX_SOURCE_PIXELS:
             return "too large"
@@ -107,13 +107,13 @@ def load(path: Path, label: str) -> Picture | str:
         return "blank"
     rgba = rgba.crop(box)
     short, long = sorted(rgba.size)
-    if short * MAX_UPSCALE < SHORT_SIDE:
+    if long * MAX_UPSCALE < SIDE:
         return "too small"
     if long > MAX_ASPECT * short:
         return "too long"
-    image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    width, height = (round(side * SHORT_SIDE / short) for side in rgba.size)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (long, long), "white")
+    square.alpha_composite(rgba, ((long - rgba.width) // 2, (long - rgba.height) // 2))
+    image = square.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     if np.asarray(image).std(axis=(0, 1)).max() < MIN_STD:
         return "blank"
     return Picture(path, label, image)
@@ -126,7 +126,7 @@ def load_all(files: list[tuple[Path, str]], left_out: Counter) -> list[Picture]:
         picture = load(path, label)
         if isinstance(picture, str):
             left_out[picture, label] += 1
-        elif (key := (label, picture.image.size, picture.image.tobytes())) in seen:
+        elif (key := (label, picture.image.tobytes())) in seen:
             left_out["repeated", label] += 1
         else:
             seen.add(key)

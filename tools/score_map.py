@@ -1,7 +1,7 @@
 """Draws what the net says at every position of a picture: its dense class score map (Sec. 3.2).
 
 python tools/score_map.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
-python tools/score_map.py configs/vgg16_d_jitter.py BEST.pth photo.jpg --scales 256 384 512
+python tools/score_map.py configs/vgg16_d_jitter.py best.pth photo.jpg --scales 256 384 512
 
 Each row is one of the most probable classes, each column a test scale Q. The posterior (soft-max
 over the classes at a position) is drawn where the net looked: in the middle of the window that fc6

@@ -5,8 +5,8 @@ python tools/tables.py scores
 python tools/tables.py scores/vgg16_d_jitter.npz scores/vgg19_e_jitter.npz --markdown tables.md
 
 The scores are what `tools/test.py --out` writes. What they lack is marked '-', with the command
-that makes it; BEST.pth there stands for your best checkpoint. One file with both views and several
-scales serves several rows, and Table 6 is fused from the files of its models.
+that makes it. One file with both views and several scales serves several rows, and Table 6 is fused
+from the files of its models.
 """
 
 import argparse

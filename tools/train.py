@@ -14,24 +14,35 @@ def main() -> None:
     from vgg_mm.launch import load_config, parser, start_processes, test
 
     args = parser(__doc__)
-    args.add_argument(
+    start = args.add_mutually_exclusive_group()
+    start.add_argument(
         "--resume",
         nargs="?",
         const="latest",
         metavar="CHECKPOINT",
         help="continue a run: from this checkpoint, or from the newest one in the work dir",
     )
-    args.add_argument(
+    start.add_argument(
         "--start-from",
         metavar="CHECKPOINT",
         help="start with these weights, at the config's start_from_lr; layers that do not fit, such"
         " as fc8 of another class count, start new",
+    )
+    start.add_argument(
+        "--init-from-a",
+        metavar="CHECKPOINT",
+        help="start with the layers that the paper takes from a trained net A, the others random",
     )
     args.add_argument("--amp", action="store_true", help="mixed precision (needs CUDA)")
     args.add_argument(
         "--auto-scale-lr",
         action="store_true",
         help="scale the learning rate with the batch over all processes (256: as in the config)",
+    )
+    args.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check data, config, disk space and a few steps, say how long the run will take",
     )
     args = args.parse_args()
     cfg = load_config(args)
@@ -41,28 +52,35 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from vgg_mm.testing.report import draw_report
-    from vgg_mm.training.checkpoints import read_checkpoint
+    from vgg_mm.training.checkpoints import latest, read_checkpoint
+    from vgg_mm.training.dry_run import dry_run
 
     if args.resume:
         cfg.resume = True
-        if args.resume != "latest":
-            cfg.load_from = args.resume
+        cfg.load_from = str(latest(cfg.work_dir)) if args.resume == "latest" else args.resume
     if args.start_from:
         cfg.load_from = args.start_from
         cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
-    if cfg.get("load_from"):
-        read_checkpoint(cfg.load_from)
+    if args.init_from_a:
+        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a))
+    for checkpoint in (cfg.get("load_from"), args.init_from_a):
+        if checkpoint:
+            read_checkpoint(checkpoint)
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     cfg.auto_scale_lr.enable = args.auto_scale_lr
     start_processes(cfg)
+    if args.dry_run:
+        dry_run(cfg)
+        return
     runner = Runner.from_cfg(cfg)
     runner.train()
     barrier()  # the main process may still be writing the checkpoint
 
-    best, work_dir = runner.message_hub.get_info("best_ckpt"), Path(runner.work_dir)
+    work_dir = Path(runner.work_dir)
+    best = work_dir / "best.pth"
     metrics = test(cfg, best, work_dir / "scores.npz")
     if is_main_process():
         draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")

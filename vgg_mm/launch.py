@@ -16,6 +16,9 @@ from vgg_mm.errors import UserError
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
+from vgg_mm.upstream import format_configs_once
+
+format_configs_once()
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -71,10 +74,6 @@ def start_processes(cfg: Config) -> None:
     if cfg.launcher != "pytorch":
         raise UserError(f"--launcher {cfg.launcher} needs CUDA; on CPUs use 'pytorch' (torchrun).")
     torch.distributed.init_process_group("gloo")
-    # DDP refuses device ids on a CPU, and mmengine passes them unless the wrapper is configured.
-    cfg.model_wrapper_cfg = dict(
-        type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False
-    )
 
 
 def multi_scale(cfg: Config) -> ConfigDict:

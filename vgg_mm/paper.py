@@ -232,7 +232,7 @@ def scores_command(arch: str, S: int | tuple[int, int]) -> str:
     scales = sorted({side for Q, _ in uses for side in Q})
     views = {views for _, views in uses}
     return (
-        f"python tools/test.py configs/{config}.py work_dirs/{config}/BEST.pth "
+        f"python tools/test.py configs/{config}.py work_dirs/{config}/best.pth "
         f"--views {views.pop() if len(views) == 1 else 'both'} "
         f"--scales {' '.join(map(str, scales))} --out scores/{config}.npz"
     )

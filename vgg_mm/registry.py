@@ -9,15 +9,20 @@ from mmengine.registry import Registry
 _DATA = ["vgg_mm.data"]
 _MODELS = ["vgg_mm.models", "vgg_mm.testing"]
 _TRAINING = ["vgg_mm.training"]
+_TESTING = ["vgg_mm.testing"]
 
-DATASETS = Registry("dataset", parent=root.DATASETS, scope="vgg_mm", locations=_DATA)
-DATA_SAMPLERS = Registry(
-    "data sampler", parent=root.DATA_SAMPLERS, scope="vgg_mm", locations=[*_DATA, "vgg_mm.testing"]
-)
-TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope="vgg_mm", locations=_DATA)
-MODELS = Registry("model", parent=root.MODELS, scope="vgg_mm", locations=_MODELS)
-WEIGHT_INITIALIZERS = Registry(
-    "weight initializer", parent=root.WEIGHT_INITIALIZERS, scope="vgg_mm", locations=_MODELS
-)
-HOOKS = Registry("hook", parent=root.HOOKS, scope="vgg_mm", locations=_TRAINING)
-METRICS = Registry("metric", parent=root.METRICS, scope="vgg_mm", locations=["vgg_mm.testing"])
+
+def _child(name: str, parent: Registry, locations: list[str]) -> Registry:
+    return Registry(name, parent=parent, scope="vgg_mm", locations=locations)
+
+
+DATASETS = _child("dataset", root.DATASETS, _DATA)
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, [*_DATA, *_TESTING])
+TRANSFORMS = _child("transform", root.TRANSFORMS, _DATA)
+MODELS = _child("model", root.MODELS, _MODELS)
+MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS, _TRAINING)
+WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS, _MODELS)
+LOOPS = _child("loop", root.LOOPS, _TRAINING)
+PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, _TRAINING)
+HOOKS = _child("hook", root.HOOKS, _TRAINING)
+METRICS = _child("metric", root.METRICS, _TESTING)

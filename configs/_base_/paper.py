@@ -64,19 +64,11 @@ test_cfg = dict()
 # accuracy stops improving, 74 epochs at most.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
 optim_wrapper = dict(optimizer=dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4))
-param_scheduler = dict(
-    type="ReduceOnPlateauLR",
-    monitor="accuracy/top1",
-    rule="greater",
-    factor=0.1,
-    patience=5,
-    threshold=0.1,  # points of accuracy
-    threshold_rule="abs",
-    min_value=1e-5,  # three drops
-    end=1_000_000,
-)
+# A plateau: more than `patience` validations in a row that are not better than the best by
+# `threshold` points. The rate falls at the first `drops` plateaus; the next one ends the training.
+param_scheduler = dict(type="vgg_mm.PlateauLR", patience=5, threshold=0.1, drops=3)
 start_from_lr = 1e-3  # the rate of a training that goes on from another's weights (--start-from)
-train_cfg = dict(by_epoch=True, max_epochs=74, val_interval=1)
+train_cfg = dict(type="vgg_mm.TrainLoop", max_epochs=74, val_interval=1)
 
 # Sec. 3.2.
 tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224)
@@ -84,20 +76,17 @@ tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224
 randomness = dict(seed=0)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=100),
-    checkpoint=dict(
-        type="CheckpointHook",
-        interval=1,
-        max_keep_ckpts=3,
-        save_best="accuracy/top1",
-        rule="greater",
-    ),
+    checkpoint=dict(type="vgg_mm.CheckpointHook", minutes=10, keep=3),
 )
 custom_hooks = [
     dict(type="vgg_mm.ReseedHook"),
     dict(type="vgg_mm.ClassCountHook"),
     dict(type="vgg_mm.CorruptImagesHook"),
-    dict(type="vgg_mm.CheckpointFormatHook"),
+    dict(type="vgg_mm.SpeedHook"),
 ]
+log_processor = dict(mean_pattern=r".*(loss|time|images/s|waiting).*")
+# Several processes. fc6's gradient is 411 MB: compress="fp16" or "bf16" halves what is sent.
+model_wrapper_cfg = dict(type="vgg_mm.DDP", broadcast_buffers=False, gradient_as_bucket_view=True)
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

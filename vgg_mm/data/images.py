@@ -81,17 +81,26 @@ class LoadImage(BaseTransform):
 
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
+        in_memory: Whether to keep every picture once it is read, for small data sets.
 
     Raises:
         CorruptImageError: See :func:`decode`.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, backend_args: dict | None = None, in_memory: bool = False) -> None:
         self.backend_args = backend_args
+        self.kept: dict[str, np.ndarray] | None = {} if in_memory else None
 
     def transform(self, results: dict) -> dict:
         """Adds ``img``, ``img_shape`` and ``ori_shape``."""
         if "img" not in results:
-            results["img"] = read_image(results["img_path"], self.backend_args)
+            results["img"] = self._read(results["img_path"])
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
+
+    def _read(self, path: str) -> np.ndarray:
+        if self.kept is None:
+            return read_image(path, self.backend_args)
+        if path not in self.kept:
+            self.kept[path] = read_image(path, self.backend_args)
+        return self.kept[path]

@@ -37,14 +37,20 @@ class EpochSampler(Sampler):
         self.length = len(dataset)
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
+        self.skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the next pass; mmengine's ``DistSamplerSeedHook`` calls it."""
         self.epoch = epoch
 
+    def skip(self, samples: int) -> None:
+        """Leaves out so many of the next pass, which a resumed run has seen already."""
+        self.skipped = samples
+
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        for index in order[self.rank :: self.world_size][: len(self)]:
+        skipped, self.skipped = self.skipped, 0
+        for index in order[self.rank :: self.world_size][skipped : len(self)]:
             yield self.seed, self.epoch, int(index)
 
     def __len__(self) -> int:

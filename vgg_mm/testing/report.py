@@ -76,7 +76,11 @@ def _curves(work_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
     losses: dict[int, float] = {}
     accuracies: dict[int, float] = {}
     for log in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        for line in map(json.loads, log.read_text().splitlines()):
+        for text in log.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # the run was killed while it wrote
+                continue
             if "loss" in line:
                 losses[line["step"]] = line["loss"]
             elif "accuracy/top1" in line:

@@ -1,6 +1,20 @@
 """Sec. 3.1: the training run."""
 
-from .checkpoints import CheckpointFormatHook
-from .hooks import ClassCountHook, CorruptImagesHook, ReseedHook
+from .checkpoints import CheckpointHook
+from .distributed import DDP
+from .hooks import ClassCountHook, CorruptImagesHook, ReseedHook, SpeedHook
+from .loop import TrainLoop
+from .net_a import InitFromA
+from .schedule import PlateauLR
 
-__all__ = ["CheckpointFormatHook", "ClassCountHook", "CorruptImagesHook", "ReseedHook"]
+__all__ = [
+    "DDP",
+    "CheckpointHook",
+    "ClassCountHook",
+    "CorruptImagesHook",
+    "InitFromA",
+    "PlateauLR",
+    "ReseedHook",
+    "SpeedHook",
+    "TrainLoop",
+]

@@ -1,13 +1,18 @@
-"""Checkpoints that any torch loads safely, and that only fit the net they came from."""
+"""Checkpoints: whole at any instant, safe to load, and only for the net that they came from."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -16,19 +21,22 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
+from vgg_mm.upstream import trust_mmengines_checkpoints
+
+trust_mmengines_checkpoints()
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
 
     Raises:
-        UserError: If it is missing, damaged, or holds more than that.
+        UserError: If it is missing, damaged, or holds more than that and the log of mmengine 0.10.
     """
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint {path}.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except (pickle.UnpicklingError, AttributeError, RuntimeError, EOFError):
         saved = None
     if not isinstance(saved, dict):
         raise UserError(
@@ -36,6 +44,60 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             "holds more than tensors and plain values."
         )
     return saved
+
+
+def latest(work_dir: str | os.PathLike) -> Path:
+    """The newest checkpoint of the run in ``work_dir``, which is read to see that it is whole.
+
+    Raises:
+        UserError: If there is none, or it is damaged; the one before it is then named.
+    """
+    work_dir = Path(work_dir)
+    try:
+        newest = work_dir / (work_dir / "last_checkpoint").read_text().strip()
+    except FileNotFoundError:
+        raise UserError(f"no run to resume in {work_dir}: it has no last_checkpoint.") from None
+    try:
+        read_checkpoint(newest)
+    except UserError as error:
+        others = sorted(work_dir.glob("[ei]*_*.pth"), key=os.path.getmtime)
+        others = [path for path in others if path != newest]
+        hint = f" The one before it: --resume {others[-1]}" if others else ""
+        raise UserError(f"{error}{hint}") from None
+    return newest
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's storage on local disks, but a file is there whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes aside, flushes to the disk, renames.
+
+        Raises:
+            UserError: If the disk is full or refuses; what was there is as it was.
+        """
+        path = Path(filepath)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(aside, "wb") as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise UserError(
+                f"{path} could not be written ({error.strerror}); what was saved before is whole. "
+                "Make room, then --resume."
+            ) from None
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Is :meth:`put` for text."""
+        self.put(obj.encode(encoding), filepath)
+
+
+register_backend("vgg_mm_atomic", AtomicBackend, force=True)
 
 
 def _plain(value: object) -> object:
@@ -57,16 +119,128 @@ def _history(saved: dict) -> HistoryBuffer:
 
 
 @HOOKS.register_module()
-class CheckpointFormatHook(Hook):
-    """Keeps checkpoints loadable with ``weights_only=True``, and checks what is loaded.
+class CheckpointHook(Hook):
+    """Saves the run so that it can go on as if nothing had happened, and checks what is loaded.
 
-    mmengine 0.10 pickles the log's history as objects, which torch >= 2.6 refuses to load
-    (mmengine#1655); here it is saved as tensors. A checkpoint of another net or class count is an
-    error in testing and in resuming; in starting a training from it (``load_from``), layers that do
-    not fit start new, and the log names them.
+    ``epoch_N.pth`` is saved when epoch N's validation is over and the schedule has heard of it,
+    ``iter_N.pth`` in the middle of an epoch. ``last_checkpoint`` names the newest, ``best.pth`` is
+    the one with the best validation. All are written aside and renamed. They hold tensors and
+    builtins alone, which torch loads with ``weights_only=True``; mmengine's own hold objects, which
+    torch >= 2.6 refuses (mmengine#1655).
+
+    A checkpoint of another net or class count is an error in testing and in resuming; in starting a
+    training from it (``load_from``), layers that do not fit start new, and the log names them.
+
+    Args:
+        interval: Epochs between two checkpoints.
+        minutes: Minutes after which to save in the middle of an epoch; None: never.
+        iters: Steps after which to save in the middle of an epoch; None: never.
+        keep: How many of the newest to keep, besides the best.
+        save_best: The validation metric of the best, the greater the better.
     """
 
     priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        interval: int = 1,
+        minutes: float | None = None,
+        iters: int | None = None,
+        keep: int = 3,
+        save_best: str = "accuracy/top1",
+    ) -> None:
+        self.interval = interval
+        self.minutes = minutes
+        self.iters = iters
+        self.keep = keep
+        self.save_best = save_best
+        self.saved: tuple[int, int] | None = None  # the epoch and step of the newest checkpoint
+        self.is_best = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Logs what the run starts from, and refuses to write over another run.
+
+        Raises:
+            UserError: If the work dir holds a run that this one does not resume.
+        """
+        self.saved_at = time.monotonic()
+        if runner._resume:
+            self.saved = (runner.epoch, runner.iter)
+            runner.logger.info(f"Goes on after step {runner.iter} of {runner._load_from}")
+        else:
+            taken = Path(runner.work_dir, "last_checkpoint")
+            if taken.exists():
+                raise UserError(
+                    f"{runner.work_dir} holds a run already, up to {taken.read_text().strip()}. "
+                    "Go on with --resume, or choose another folder with --work-dir."
+                )
+            origin = f"the weights of {runner._load_from}" if runner._load_from else None
+            if origin or "started_from" not in runner.message_hub.runtime_info:
+                origin = origin or f"random weights, seed {runner.seed}"
+                runner.message_hub.update_info("started_from", origin)
+        runner.logger.info(f"Started from {runner.message_hub.get_info('started_from')}")
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        """Saves in the middle of an epoch when it is time to."""
+        late = self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes
+        if late or (self.iters and (runner.iter + 1) % self.iters == 0):
+            self._save(runner, f"iter_{runner.iter + 1}.pth", runner.iter + 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Notes whether this validation is the best."""
+        if self.save_best not in (metrics or {}):
+            raise UserError(
+                f"CheckpointHook: the validation gives no '{self.save_best}', only "
+                f"{', '.join(metrics or {})}: set default_hooks.checkpoint.save_best."
+            )
+        score = float(metrics[self.save_best])
+        hub = runner.message_hub
+        if score > hub.runtime_info.get("best_score", -np.inf):
+            self.is_best = True
+            hub.update_info("best_score", score)
+            hub.update_info("best_epoch", runner.epoch)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Saves the epoch before, with its validation."""
+        whole = runner.iter == runner.epoch * len(runner.train_dataloader)
+        if whole and runner.iter and (self.is_best or runner.epoch % self.interval == 0):
+            self._save_epoch(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Saves the last epoch."""
+        self._save_epoch(runner)
+
+    def _save_epoch(self, runner: Runner) -> None:
+        if self.saved != (runner.epoch, runner.iter):
+            self._save(runner, f"epoch_{runner.epoch}.pth", runner.iter)
+
+    def _save(self, runner: Runner, name: str, steps: int) -> None:
+        hub = runner.message_hub
+        # Twice as many names as files: what a kill kept from being deleted is deleted next time.
+        names = [*hub.get_info("checkpoints", []), name][-2 * self.keep :]
+        hub.update_info("checkpoints", names)
+        runner.save_checkpoint(
+            runner.work_dir,
+            name,
+            meta={
+                "epoch": runner.epoch,
+                "iter": steps,
+                "batches_per_epoch": len(runner.train_dataloader),
+                "started_from": hub.get_info("started_from"),
+            },
+            backend_args={"backend": "vgg_mm_atomic"},
+        )
+        if is_main_process():
+            folder = Path(runner.work_dir)
+            AtomicBackend().put_text(str(folder / name), folder / "last_checkpoint")
+            if self.is_best:
+                _put_link(folder / name, folder / "best.pth")
+            for old in names[: -self.keep]:
+                (folder / old).unlink(missing_ok=True)
+        self.saved, self.saved_at = (runner.epoch, steps), time.monotonic()
+        self.is_best = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turns everything but weights and optimiser state into tensors and builtins."""
@@ -77,15 +251,35 @@ class CheckpointFormatHook(Hook):
         """Restores the log's history and compares the weights with the model's.
 
         Raises:
-            UserError: If they differ, in testing or resuming.
+            UserError: If they differ, in testing or resuming; or if a run would go on with another
+                number of batches an epoch.
         """
         if "message_hub" in checkpoint:
             scalars = checkpoint["message_hub"]["log_scalars"]
             for name, saved in scalars.items():
                 scalars[name] = _history(saved) if isinstance(saved, dict) else saved
-        weights = checkpoint.get("state_dict", checkpoint)
-        starting = isinstance(runner._train_loop, BaseLoop) and not runner._resume
-        _compare(runner, weights, starting)
+        training = isinstance(runner._train_loop, BaseLoop)
+        _compare(runner, checkpoint.get("state_dict", checkpoint), training and not runner._resume)
+        if training and runner._resume:
+            ours = len(runner.train_dataloader)
+            theirs = checkpoint["meta"].get("batches_per_epoch", ours)
+            if theirs != ours:
+                raise UserError(
+                    f"{runner._load_from} counts {theirs} batches an epoch, this run {ours}: "
+                    "resume with the data and the batch size (over all processes) that it was "
+                    "saved with, or begin a new run with --start-from."
+                )
+
+
+def _put_link(source: Path, target: Path) -> None:
+    """Makes ``target`` another name of ``source``'s file, or a copy where there are no links."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(source, aside)
+    except OSError:
+        shutil.copyfile(source, aside)
+    os.replace(aside, target)
 
 
 def _compare(runner: Runner, weights: dict[str, Tensor], starting: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -27,6 +27,23 @@ class ReseedHook(Hook):
 
 
 @HOOKS.register_module()
+class SpeedHook(Hook):
+    """Logs how many images a second all processes train, and how long they wait for data."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: object = None
+    ) -> None:
+        """Logs ``images/s``, and ``waiting`` for data in % of the time."""
+        hub = runner.message_hub
+        seconds, waiting = (
+            hub.get_scalar(f"train/{key}").current() for key in ("time", "data_time")
+        )
+        images = len(data_batch["data_samples"]) * get_world_size()
+        hub.update_scalar("train/images/s", images / seconds)
+        hub.update_scalar("train/waiting", 100 * waiting / seconds)
+
+
+@HOOKS.register_module()
 class CorruptImagesHook(Hook):
     """Counts the distinct corrupt pictures that :class:`vgg_mm.SeededDataset` replaced.
 
@@ -38,6 +55,10 @@ class CorruptImagesHook(Hook):
         self.limit = limit
         self.seen: set[str] = set()
 
+    def before_train(self, runner: Runner) -> None:
+        """Takes over what a resumed run had seen."""
+        self.seen = set(runner.message_hub.get_info("corrupt", []))
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Logs new names and stops when this process alone has seen too many."""
         new = {name for sample in data_batch["data_samples"] for name in sample.get("corrupt", [])}
@@ -45,6 +66,7 @@ class CorruptImagesHook(Hook):
             runner.logger.warning(f"Corrupt picture, another takes its place: {name}")
         if new - self.seen:
             self.seen |= new
+            runner.message_hub.update_info("corrupt", sorted(self.seen))
             self._check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
