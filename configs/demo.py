@@ -13,6 +13,7 @@ at fixed epochs, for so short a run has no plateaus. To jitter S over [73, 146],
 
 _base_ = "_base_/paper.py"
 S, crop = 73, 64
+load = [dict(type="vgg_mm.LoadImage", in_memory=True)]
 
 model = dict(
     backbone=dict(arch="A", width=16, channels_last=True),
@@ -27,9 +28,9 @@ train_dataloader = dict(
         dataset=dict(
             _delete_=True,
             type="vgg_mm.DemoPictures",
-            data_prefix="train",
+            split="train",
             pipeline=[
-                *_base_.load,
+                *load,
                 dict(type="vgg_mm.ScaleJitter", S=S),
                 dict(type="vgg_mm.RandomCrop", size=crop),
                 dict(type="vgg_mm.RandomFlip"),
@@ -44,9 +45,9 @@ val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type="vgg_mm.DemoPictures",
-        data_prefix="val",
+        split="val",
         pipeline=[
-            *_base_.load,
+            *load,
             dict(type="vgg_mm.Rescale", Q=S),
             dict(type="vgg_mm.CenterCrop", size=crop),
             *_base_.pack,
@@ -55,8 +56,8 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 tta_model = dict(crop_size=crop)
-tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
+tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 
-train_cfg = dict(max_epochs=80, val_interval=5)
-param_scheduler = [dict(type="MultiStepLR", milestones=[60, 74])]
+train_cfg = dict(max_epochs=90, val_interval=5)
+param_scheduler = [dict(type="MultiStepLR", milestones=[67, 84])]
 default_hooks = dict(logger=dict(interval=38), checkpoint=dict(interval=5, minutes=None))

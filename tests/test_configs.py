@@ -37,7 +37,7 @@ def narrow(cfg, tree, work_dir):
         loader.update(batch_size=images, num_workers=0, persistent_workers=False)
         dataset = loader.dataset.get("dataset", loader.dataset)
         dataset.pop("split", None)
-        dataset.update(type="vgg_mm.Folders", data_root=str(tree), data_prefix=split)
+        dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=split)
         dataset.indices = images
     return cfg
 

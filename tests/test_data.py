@@ -376,9 +376,7 @@ TRAINING = [
 
 
 def training_set(root):
-    folders = dict(
-        type="vgg_mm.Folders", data_root=str(root), data_prefix="train", pipeline=TRAINING
-    )
+    folders = dict(type="vgg_mm.Folders", data_root=str(root), split="train", pipeline=TRAINING)
     return SeededDataset(folders)
 
 
@@ -540,7 +538,7 @@ def test_seeded_dataset_needs_the_sampler(jpeg_tree):
 
 
 def test_folders(jpeg_tree):
-    dataset = Folders(data_root=str(jpeg_tree), data_prefix="val")
+    dataset = Folders(data_root=str(jpeg_tree), split="val")
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     assert [(s["img_path"], s["gt_label"]) for s in samples] == [
         (str(jpeg_tree / "val" / name / f"{i}.jpg"), label)
@@ -562,7 +560,7 @@ def test_missing_folder(build, layout, exists, tmp_path):
     if exists:
         (root / "train").mkdir(parents=True)
         (root / "train" / "a.jpg").write_bytes(JPEG)
-    split = dict(split="train") if build is ImageNet else dict(data_prefix="train")
+    split = dict(split="train")
     with pytest.raises(UserError, match=f"no pictures in {root}/train: {layout}"):
         build(data_root=str(root), **split)
 
@@ -572,11 +570,11 @@ def test_empty_class_folder(jpeg_tree, tmp_path):
     (tmp_path / "val" / "blue").mkdir()
     (tmp_path / "val" / "blue" / "notes.txt").write_text("no picture")
     with pytest.raises(UserError, match=r"no picture \(.*\.jpg.*in 1 class folder.*: blue\."):
-        Folders(data_root=str(tmp_path), data_prefix="val")
+        Folders(data_root=str(tmp_path), split="val")
     for path in tmp_path.glob("val/*/*.jpg"):
         path.unlink()
     with pytest.raises(UserError, match="in 3 class folder.*: blue, green, red"):
-        Folders(data_root=str(tmp_path), data_prefix="val")
+        Folders(data_root=str(tmp_path), split="val")
 
 
 def test_wrong_number_of_class_folders(jpeg_tree):
@@ -586,8 +584,8 @@ def test_wrong_number_of_class_folders(jpeg_tree):
 
 def test_demo_pictures(tmp_path):
     root = tmp_path / "data" / "demo"
-    train = DemoPictures(data_root=str(root), data_prefix="train")
-    val = DemoPictures(data_root=str(root), data_prefix="val")
+    train = DemoPictures(data_root=str(root), split="train")
+    val = DemoPictures(data_root=str(root), split="val")
     assert len(train.metainfo["classes"]) == 8
     assert train.metainfo["classes"] == val.metainfo["classes"]
     assert len(train) > len(val) > 8

@@ -71,8 +71,15 @@ def colours(image):
     return cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 
+def drawing(image):
+    """The picture without its white margins."""
+    x, y, w, h = cv2.boundingRect((image.min(2) < 245).astype(np.uint8))
+    return np.ascontiguousarray(image[y : y + h, x : x + w])
+
+
 def near_duplicates(first, second, bits=10, levels=24):
     """Pairs that differ in at most so many bits of the hash and grey levels of the thumbnail."""
+    first, second = ([drawing(image) for image in images] for images in (first, second))
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in first]
     pairs = set()
     for queries in (first, mirrored):

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -88,6 +91,78 @@ def test_resume_goes_on(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Epoch(train) [2]" in done.stdout + done.stderr
     assert "Epoch(train) [1]" not in done.stdout + done.stderr
+
+
+CHAIN = """
+_base_ = {demo!r}
+model = dict(
+    backbone=dict(arch={arch!r}, width=4), head=dict(in_channels=32, channels=16)
+)
+train_dataloader = dict(batch_size=16, dataset=dict(dataset=dict(indices=64)))
+val_dataloader = dict(dataset=dict(indices=16))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs={epochs}, val_interval=1)
+param_scheduler = [dict(type="vgg_mm.PlateauLR", patience=0, threshold=1000)]
+"""
+
+
+def test_the_papers_chain(trained, tmp_path):
+    """Net A to the end of its third plateau; D from A's layers; D's weights at another S."""
+    cwd, _ = trained
+
+    def chained(name, arch, epochs, *arguments):
+        config = tmp_path / f"{name}.py"
+        config.write_text(CHAIN.format(demo=DEMO, arch=arch, epochs=epochs))
+        done = run(
+            ROOT / "tools/train.py", config, "--work-dir", tmp_path / name, *arguments, cwd=cwd
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr, tmp_path / name / "best.pth"
+
+    log, a = chained("a", "A", 30)
+    assert "Started from random weights, seed 0" in log
+    assert all(f"Drop {i} of 3" in log for i in (1, 2, 3))
+    assert "Epoch(train)  [5]" in log and "Epoch(train)  [6]" not in log
+    log, d = chained("d", "D", 1, "--init-from-a", a)
+    assert f"Started from net A's conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 in {a}" in log
+    S = "train_dataloader.dataset.dataset.pipeline.1.S=(73,146)"
+    log, jitter = chained("jitter", "D", 1, "--start-from", d, "--cfg-options", S)
+    assert f"Started from the weights of {d}" in log and "lr: 1.0000e-03" in log
+    assert torch.load(jitter)["meta"]["started_from"] == f"the weights of {d}"
+
+
+def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsys):
+    cwd, _ = trained
+    done = run(
+        ROOT / "tools/train.py", DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT,
+        cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    train, val = (len(list((cwd / "data/demo" / s).rglob("*.jpg"))) for s in ("train", "val"))
+    assert f"data: {train} training pictures of 8 classes, {val} for validation" in done.stdout
+    assert "start: random weights, seed 0" in done.stdout
+    assert re.search(r"speed: .* s a step of 128 images", done.stdout)
+    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 9 steps", done.stdout)
+    assert not (cwd / "dry").exists()
+
+
+def test_a_dry_run_sees_a_full_disk(trained, monkeypatch):
+    cwd, _ = trained
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1e5))
+    says = mistake(cwd, "train", [DEMO, "--dry-run"], monkeypatch)
+    assert re.search(r"5 checkpoints of \S+ GB do not fit into the 0.0001 GB .*--work-dir", says)
+
+
+def test_tensorboard(trained, tmp_path):
+    cwd, _ = trained
+    done = run(
+        ROOT / "tools/train.py", DEMO, "--tensorboard", "--work-dir", tmp_path, "--cfg-options",
+        *SHORT, cwd=cwd,
+    )  # fmt: skip
+    if find_spec("tensorboard") is None:
+        assert "--tensorboard needs a package: pip install tensorboard" in done.stderr
+    else:
+        assert list(tmp_path.glob("*/vis_data/events.out.tfevents*"))
 
 
 def losses(work_dir):

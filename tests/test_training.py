@@ -1,11 +1,15 @@
 """Sec. 3.1: the schedule, the initialisation, and runs that nothing can spoil."""
 
 import errno
+import inspect
 import json
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -213,6 +217,25 @@ def test_a_configs_text_is_formatted_once(monkeypatch):
     assert cfg.pretty_text == "a=2"
 
 
+def test_mmengine_still_formats_every_time(monkeypatch):
+    """When this fails, ``format_configs_once`` can go (mmcv#2466)."""
+    calls = []
+
+    def counted(text, **kwargs):
+        calls.append(text)
+        return text, True
+
+    monkeypatch.setattr(mmengine_config, "FormatCode", counted)
+    cfg = Config(dict(a=1))
+    assert cfg.pretty_text == cfg.pretty_text
+    assert len(calls) == 2
+
+
+def test_mmengine_still_copies_the_history():
+    """When this fails, ``shorten_history`` can go."""
+    assert "np.append(self._log_history" in inspect.getsource(HistoryBuffer.update)
+
+
 def test_the_history_is_short():
     hub = MessageHub(str(uuid.uuid4()))
     for i in range(5):
@@ -232,7 +255,7 @@ def narrow(tree, work_dir, **options):
     for name in ("train", "val"):
         dataset = cfg[f"{name}_dataloader"].dataset
         dataset = dataset.dataset if name == "train" else dataset
-        dataset.update(type="vgg_mm.Folders", data_root=str(tree), data_prefix=name)
+        dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=name)
     cfg.merge_from_dict(
         {
             "model.backbone.width": 4,
@@ -376,16 +399,20 @@ def test_unknown_compression():
 # Kills.
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    script = Path(__file__).with_name("kill_in_phases.py")
+def scripted(script, *arguments):
+    """What a script that forks its runs prints as JSON."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, script, tmp_path_factory.mktemp("killed")],
+        [sys.executable, Path(__file__).with_name(script), *arguments],
         env=env, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    return scripted("kill_in_phases.py", tmp_path_factory.mktemp("killed"))
 
 
 @pytest.mark.parametrize(
@@ -402,3 +429,58 @@ def test_a_run_killed_and_resumed_ends_as_the_whole_one(killed, phase):
 
 def test_the_whole_run_has_drops(killed):
     assert "Drop 1 of 3" in killed["whole"]
+
+
+# Several processes.
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory, jpeg_tree):
+    return scripted("one_or_two.py", tmp_path_factory.mktemp("one_or_two"), jpeg_tree)
+
+
+def test_two_processes_take_the_steps_of_one(losses):
+    one, two = losses["one"], losses["two"]
+    assert len(one) == len(two) == 20
+    assert one[-1] < 0.9 * one[0]
+    assert np.allclose(one, two, atol=1e-5, rtol=0)
+
+
+def test_compressed_gradients_are_rounded_and_train_as_well(losses):
+    assert losses["two"][0] == losses["bf16"][0]
+    assert losses["two"][-1] != losses["bf16"][-1]
+    assert losses["bf16"][-1] == pytest.approx(losses["two"][-1], rel=0.05)
+
+
+def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):
+    command = [ROOT / "tools/dist_train.sh", ROOT / "configs/demo.py", "2", "--cfg-options"]
+    command += ["model.backbone.width=4", "model.head.in_channels=32", "model.head.channels=16"]
+    command += ["default_hooks.logger.interval=1", "train_dataloader.batch_size=4"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    with open(tmp_path / "log", "w") as log:
+        job = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: "Epoch(train) [1]" in (tmp_path / "log").read_text(), 120)
+        (pid,) = (pid for pid in children(job.pid) if b"\0RANK=1\0" in environment(pid))
+        os.kill(pid, signal.SIGKILL)
+        assert job.wait(timeout=60) != 0
+    finally:
+        job.kill()
+    log = (tmp_path / "log").read_text()
+    assert re.search(r"Root Cause.*rank +: 1 .*exitcode +: -9", log, re.DOTALL), log[-2000:]
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def environment(pid):
+    return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()

@@ -4,6 +4,7 @@ python tools/train.py configs/demo.py
 tools/dist_train.sh configs/vgg16_d_jitter.py 4
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -39,6 +40,7 @@ def main() -> None:
         action="store_true",
         help="scale the learning rate with the batch over all processes (256: as in the config)",
     )
+    args.add_argument("--tensorboard", action="store_true", help="log for TensorBoard too")
     args.add_argument(
         "--dry-run",
         action="store_true",
@@ -70,6 +72,10 @@ def main() -> None:
         if not torch.cuda.is_available():
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    if args.tensorboard:
+        if find_spec("tensorboard") is None:
+            raise UserError("--tensorboard needs a package: pip install tensorboard")
+        cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
     cfg.auto_scale_lr.enable = args.auto_scale_lr
     start_processes(cfg)
     if args.dry_run:
@@ -80,7 +86,7 @@ def main() -> None:
     barrier()  # the main process may still be writing the checkpoint
 
     work_dir = Path(runner.work_dir)
-    best = work_dir / "best.pth"
+    best = str(work_dir / "best.pth")
     metrics = test(cfg, best, work_dir / "scores.npz")
     if is_main_process():
         draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")

@@ -19,6 +19,8 @@ from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.upstream import format_configs_once
 
 format_configs_once()
+# What dies out in a net, momenta above all, ends in numbers so small that CPUs crawl over them.
+torch.set_flush_denormal(True)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -54,10 +54,18 @@ class _CheckedFolders:
 
 @DATASETS.register_module()
 class Folders(_CheckedFolders, CustomDataset):
-    """Your own pictures, a folder a class: ``data_root/data_prefix/class_x/any.jpg``.
+    """Your own pictures, a folder a class: ``data_root/split/class_x/any.jpg``.
 
-    Takes the arguments of mmpretrain's ``CustomDataset``; the classes are the folders, sorted.
+    The classes are the folders, sorted.
+
+    Args:
+        data_root: The folder of the data set.
+        split: The folder in it, such as ``'train'``, as ImageNet's; empty where there is none.
+        kwargs: Further arguments of mmpretrain's ``CustomDataset``.
     """
+
+    def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
+        super().__init__(data_root=data_root, data_prefix=split, **kwargs)
 
 
 @DATASETS.register_module()

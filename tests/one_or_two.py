@@ -1,0 +1,77 @@
+"""Trains with one process and with two that share the batch; prints both runs' losses as JSON."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import mmpretrain.models  # noqa: F401
+import torch
+from mmengine.config import config as mmengine_config
+from mmengine.dist import all_reduce, get_rank
+
+import vgg_mm.launch  # noqa: F401
+from vgg_mm.training import TrainLoop
+
+tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/stress_resume.py"))
+mmengine_config.FormatCode = lambda text, **_: (text, True)
+folder, pictures = map(Path, sys.argv[1:])
+
+
+def config(work_dir, processes, compress=None):
+    """20 steps of a batch of 8; two processes share it."""
+    cfg = tool["config"](work_dir, pictures, 0, processes)
+    for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
+        dataset.type = "vgg_mm.Folders"
+        dataset.indices = None
+    cfg.merge_from_dict(
+        {
+            "model.head.num_classes": 2,
+            "model.head.dropout": 0.0,
+            "optim_wrapper.optimizer.lr": 1e-2,
+            "train_cfg.max_epochs": 20,
+            "default_hooks.checkpoint.iters": None,
+            "default_hooks.checkpoint.interval": 100,
+            "model_wrapper_cfg.compress": compress,
+        }
+    )
+    cfg.param_scheduler = None
+    return cfg
+
+
+def record(file):
+    """Makes the loop write down the whole batch's loss at every step."""
+
+    def prepare():
+        call_hook = TrainLoop.run_iter
+
+        def recording(loop, batch_idx, batch):
+            losses = []
+            step = loop.runner.model.train_step
+
+            def train_step(*args, **kwargs):
+                out = step(*args, **kwargs)
+                losses.append(out["loss"].detach().clone())
+                return out
+
+            loop.runner.model.train_step = train_step
+            call_hook(loop, batch_idx, batch)
+            del loop.runner.model.train_step
+            all_reduce(losses[0], "mean")
+            if get_rank() == 0:
+                with open(file, "a") as lines:
+                    lines.write(f"{losses[0].item()!r}\n")
+
+        TrainLoop.run_iter = recording
+
+    return prepare
+
+
+torch.set_num_threads(1)
+found = {}
+for name, processes, compress in (("one", 1, None), ("two", 2, None), ("bf16", 2, "bf16")):
+    cfg = config(folder / name, processes, compress)
+    losses = folder / f"{name}.txt"
+    assert tool["finish"](tool["start"](cfg, processes, record(losses))), name
+    found[name] = [float(line) for line in losses.read_text().splitlines()]
+print(json.dumps(found))
