@@ -19,5 +19,7 @@ MODELS = Registry("model", parent=root.MODELS, scope="vgg_mm", locations=_MODELS
 WEIGHT_INITIALIZERS = Registry(
     "weight initializer", parent=root.WEIGHT_INITIALIZERS, scope="vgg_mm", locations=_MODELS
 )
-HOOKS = Registry("hook", parent=root.HOOKS, scope="vgg_mm", locations=_TRAINING)
+HOOKS = Registry(
+    "hook", parent=root.HOOKS, scope="vgg_mm", locations=[*_TRAINING, "vgg_mm.testing"]
+)
 METRICS = Registry("metric", parent=root.METRICS, scope="vgg_mm", locations=["vgg_mm.testing"])
