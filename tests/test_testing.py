@@ -116,12 +116,12 @@ def test_multi_crop_averages_the_posteriors_of_50_crops(classifier):
 
 
 def test_the_grid_reaches_all_four_corners():
-    image = torch.arange(3 * 90 * 131).reshape(1, 3, 90, 131)
-    crops = grid_crops(image, 5, 64)[0].unflatten(0, (5, 5))
-    assert (crops[0, 0] == image[0, :, :64, :64]).all()
-    assert (crops[0, 4] == image[0, :, :64, -64:]).all()
-    assert (crops[4, 0] == image[0, :, -64:, :64]).all()
-    assert (crops[4, 4] == image[0, :, -64:, -64:]).all()
+    image = torch.arange(3 * 90 * 131).reshape(3, 90, 131)
+    crops = torch.stack(grid_crops(image, 5, 64)).unflatten(0, (5, 5))
+    assert (crops[0, 0] == image[:, :64, :64]).all()
+    assert (crops[0, 4] == image[:, :64, -64:]).all()
+    assert (crops[4, 0] == image[:, -64:, :64]).all()
+    assert (crops[4, 4] == image[:, -64:, -64:]).all()
 
 
 def test_both_is_the_mean_of_dense_and_crops_at_every_scale(classifier):
@@ -202,7 +202,7 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
     posteriors = torch.from_numpy(rng.dirichlet([1, 1, 1], (5, 2)))  # (N, V, classes)
 
     def metric():
-        saved = SaveScores(tmp_path / "scores.npz", protocol=dict(config="x"), every=2)
+        saved = SaveScores(tmp_path / "scores.npz", protocol=dict(config="x"), every=0)
         saved.dataset_meta = dict(classes=("a", "b", "c"))
         return saved
 
@@ -212,11 +212,13 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
             saved.process({}, [dict(img_path=path, gt_label=i % 3, posteriors=posteriors[i])])
 
     interrupted = metric()
-    score(interrupted, 3, 1, 4)  # of which two are kept
+    score(interrupted, 3, 1)
+    interrupted.every = 1000  # seconds
+    score(interrupted, 4)  # is not kept
     resumed = metric()
-    remaining = list(RemainingSampler(Names(), str(resumed.parts)))
-    assert remaining == [0, 2, 4]
-    score(resumed, *remaining)
+    sampler = RemainingSampler(Names(), str(resumed.parts))
+    assert list(sampler) == [0, 2, 4] and sampler.scored == 2
+    score(resumed, *sampler)
     errors = resumed.evaluate(5)
     scores = Scores.load(tmp_path / "scores.npz")
     assert scores.names.tolist() == [f"{i}.jpg" for i in range(5)]

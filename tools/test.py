@@ -1,6 +1,9 @@
 """Tests a checkpoint by the protocol of the config's row in Table 3: dense, Q = S or its middle.
 
 python tools/test.py configs/demo.py work_dirs/demo/epoch_10.pth
+
+Prints the errors, and the paper's where a row of its tables has the protocol. A test that was
+interrupted goes on where it was: type the same again.
 """
 
 from vgg_mm.errors import run
@@ -11,6 +14,7 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from vgg_mm.launch import load_config, multi_scale, parser, start_processes, test
+    from vgg_mm.testing.tables import beside_paper
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -20,14 +24,18 @@ def main() -> None:
     args.add_argument("--half", action="store_true", help="write them as float16")
     args = args.parse_args()
     cfg = load_config(args)
+    transform = multi_scale(cfg)
     if args.views:
         cfg.tta_model.views = args.views
     if args.scales:
-        multi_scale(cfg).scales = args.scales
+        transform.scales = args.scales
     start_processes(cfg)
-    errors = test(cfg, args.checkpoint, args.out or f"{cfg.work_dir}/scores.npz", args.half)
+    out = args.out or f"{cfg.work_dir}/scores.npz"
+    errors = test(cfg, args.checkpoint, out, args.half)
     if is_main_process():
         print("top-1 error {error/top1:.1f}%, top-5 error {error/top5:.1f}%".format(**errors))
+        if paper := beside_paper(out):
+            print(paper)
 
 
 if __name__ == "__main__":

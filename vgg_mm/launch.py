@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -79,9 +80,18 @@ def start_processes(cfg: Config) -> None:
 
 
 def multi_scale(cfg: Config) -> ConfigDict:
-    """The transform of the test-time pipeline whose ``scales`` are the config's Q."""
-    (transform,) = (t for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
-    return transform
+    """The transform of the test-time pipeline whose ``scales`` are the config's Q.
+
+    Raises:
+        UserError: If the config does not say how to test.
+    """
+    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
+    if len(found) != 1 or "tta_model" not in cfg:
+        raise UserError(
+            f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.TestTime and "
+            "a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
+        )
+    return found[0]
 
 
 def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> dict[str, float]:
@@ -110,6 +120,10 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
     cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.test_evaluator = dict(type="vgg_mm.SaveScores", file=str(out), protocol=protocol, half=half)
+    # The bar tells how far the test is, the log only its end.
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="vgg_mm.ProgressBarHook")]
+    logger = dict(type="LoggerHook", interval=sys.maxsize)
+    cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
     cfg.load_from, cfg.resume = checkpoint, False
     return Runner.from_cfg(cfg).test()
 

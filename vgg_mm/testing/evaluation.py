@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.model import BaseTTAModel
-from mmpretrain.models import GlobalAveragePooling
+from mmpretrain.models import GlobalAveragePooling, LinearClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from vgg_mm.errors import UserError
-from vgg_mm.models import VGGHead
+from vgg_mm.models import VGG, VGGHead
 from vgg_mm.registry import MODELS
 
 VIEWS = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
@@ -37,7 +37,11 @@ class TestTime(BaseTTAModel):
         flip: Whether to average with the mirror image.
         grid: Crops along each side: 5 gives 25, with their flips the paper's 50 a scale.
         crop_size: The crops' side in pixels.
-        max_batch: How many views run together at most.
+        max_batch: How many views run together at most, each with its mirror image.
+
+    Raises:
+        UserError: If ``views`` or ``grid`` is impossible, or the net takes images of one size alone
+            and is to be run densely.
     """
 
     __test__ = False  # not a test class, whatever its name tells pytest
@@ -49,7 +53,7 @@ class TestTime(BaseTTAModel):
         flip: bool = True,
         grid: int = 5,
         crop_size: int = 224,
-        max_batch: int = 32,
+        max_batch: int = 16,
     ) -> None:
         super().__init__(module)
         if views not in VIEWS:
@@ -59,6 +63,10 @@ class TestTime(BaseTTAModel):
         self.grid = grid
         self.crop_size = crop_size
         self.max_batch = max_batch
+        # On CPUs 3x3 convs are faster so; grouped or concatenated ones (RegNet, DenseNet) slower.
+        self.channels_last = isinstance(self.module.backbone, VGG)
+        if grid < 2:
+            raise UserError(f"TestTime: grid={grid} reaches no more than one edge; use 2 or more.")
         if "dense" in self.views and not _works_on_maps(self.module):
             raise UserError(
                 f"TestTime: {type(self.module.backbone).__name__} with "
@@ -94,7 +102,7 @@ class TestTime(BaseTTAModel):
             sample.set_pred_score(p.mean(0)).set_pred_label(p.mean(0).argmax(0, keepdim=True))
         return data["data_samples"]
 
-    def _by_size(self, images: list[Tensor], evaluate) -> Tensor:
+    def _by_size(self, images: Sequence[Tensor], evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         """Posteriors (N, classes) of N images (3, H, W), those of equal size in one batch."""
         groups = defaultdict(list)
         for i, image in enumerate(images):
@@ -108,21 +116,24 @@ class TestTime(BaseTTAModel):
 
     def _dense(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the whole image."""
-        return self._posteriors(x.split(self.max_batch))
+        return self._posteriors(x.unbind())
 
     def _multi_crop(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the average over the grid's crops."""
-        crops = grid_crops(x, self.grid, self.crop_size).flatten(0, 1)  # (n * grid^2, 3, c, c)
-        return self._posteriors(crops.split(self.max_batch)).unflatten(0, (len(x), -1)).mean(1)
+        crops = [crop for image in x for crop in grid_crops(image, self.grid, self.crop_size)]
+        return self._posteriors(crops).unflatten(0, (len(x), -1)).mean(1)
 
-    def _posteriors(self, chunks: Iterator[Tensor]) -> Tensor:
-        """The posteriors of views, each averaged with its mirror image's."""
+    def _posteriors(self, views: Sequence[Tensor]) -> Tensor:
+        """Views n x (3, H, W) -> (n, classes), each averaged with its mirror image's."""
         posteriors = []
-        for x in chunks:
-            p = self.module(x).softmax(1)
+        for start in range(0, len(views), self.max_batch):
+            x = torch.stack(views[start : start + self.max_batch])  # (b, 3, H, W)
             if self.flip:
-                p = (p + self.module(x.flip(-1)).softmax(1)) / 2
-            posteriors.append(p)
+                x = torch.cat([x, x.flip(-1)])
+            if self.channels_last and x.device.type == "cpu":
+                x = x.contiguous(memory_format=torch.channels_last)
+            p = self.module(x).softmax(1)  # (b or 2b, classes)
+            posteriors.append(p.unflatten(0, (1 + self.flip, -1)).mean(0))
         return torch.cat(posteriors)
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
@@ -130,29 +141,30 @@ class TestTime(BaseTTAModel):
         return data_samples_list[0]
 
 
-def grid_crops(x: Tensor, grid: int, size: int) -> Tensor:
+def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
     """Cuts a regular grid of crops whose corners are the image's.
 
     Args:
-        x: Images (N, 3, H, W).
+        image: An image (3, H, W).
         grid: Crops along each side.
         size: The crops' side in pixels.
 
     Returns:
-        The crops (N, grid * grid, 3, size, size), row by row.
+        The grid * grid crops (3, size, size), row by row, as views of the image.
 
     Raises:
         UserError: If a side is shorter than the crop.
     """
-    h, w = x.shape[-2:]
+    h, w = image.shape[-2:]
     if min(h, w) < size:
         raise UserError(
             f"an image of {w}x{h} is smaller than the crop of {size}: use scales Q >= {size}."
         )
     rows, columns = (torch.linspace(0, side - size, grid).round().int().tolist() for side in (h, w))
-    return torch.stack([x[..., i : i + size, j : j + size] for i in rows for j in columns], dim=1)
+    return [image[:, i : i + size, j : j + size] for i in rows for j in columns]
 
 
 def _works_on_maps(classifier: torch.nn.Module) -> bool:
-    neck = getattr(classifier, "neck", None)
-    return isinstance(classifier.head, VGGHead) or isinstance(neck, GlobalAveragePooling)
+    head = classifier.head
+    pooled = isinstance(getattr(classifier, "neck", None), GlobalAveragePooling)
+    return isinstance(head, VGGHead) or (pooled and isinstance(head, LinearClsHead))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,9 @@ class RemainingSampler(Sampler):
     Args:
         dataset: The data set to test on.
         parts: The folder where :class:`SaveScores` keeps what is scored.
+
+    Attributes:
+        scored: How many images have been scored, by all processes.
     """
 
     def __init__(self, dataset: Dataset, parts: str, seed: int | None = None) -> None:
@@ -147,6 +151,7 @@ class RemainingSampler(Sampler):
         remaining = [
             i for i in range(len(dataset)) if dataset.get_data_info(i)["img_path"] not in done
         ]
+        self.scored = len(dataset) - len(remaining)
         self.indices = remaining[rank::world_size]
         barrier()  # no process may add parts while another reads them
 
@@ -168,17 +173,18 @@ class SaveScores(BaseMetric):
         file: The file to write, see :class:`Scores`.
         protocol: The :class:`Protocol` as a dict.
         half: Whether to store float16 in place of float32.
-        every: After how many images of a process to keep what is scored.
+        every: How many seconds after it last did so a process keeps what it has scored.
     """
 
     default_prefix = "error"
 
-    def __init__(self, file: str, protocol: dict, half: bool = False, every: int = 256) -> None:
+    def __init__(self, file: str, protocol: dict, half: bool = False, every: float = 1) -> None:
         super().__init__()
         self.file = Path(file)
         self.protocol = protocol
         self.dtype = np.float16 if half else np.float32
         self.every = every
+        self.kept = time.monotonic()
         self.parts = parts_folder(file, protocol)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -187,8 +193,9 @@ class SaveScores(BaseMetric):
             (s["img_path"], int(s["gt_label"]), s["posteriors"].float().cpu().numpy())
             for s in data_samples
         ]
-        if len(self.results) >= self.every:
+        if time.monotonic() - self.kept >= self.every:
             self._keep()
+            self.kept = time.monotonic()
 
     def _keep(self) -> None:
         if self.results:
@@ -229,7 +236,7 @@ class SaveScores(BaseMetric):
             )
         root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
         scores = Scores(
-            posteriors[order],
+            posteriors[order].astype(self.dtype),  # a part may have been kept with another
             labels[order],
             np.array([os.path.relpath(name, root) for name in names.tolist()]),
             np.array(self.dataset_meta["classes"]),

@@ -298,6 +298,28 @@ def describe_data(stored: StoredScores) -> str:
     return f"{data}."
 
 
+def beside_paper(file: str | Path) -> str:
+    """The paper's errors for the protocol of a file of scores, and what the file's are of.
+
+    Returns:
+        Two lines; nothing where no row of Tables 3-5 has the file's net, S, views and scales.
+
+    Raises:
+        UserError: If ``tools/test.py --out`` did not write the file.
+    """
+    stored = StoredScores([Path(file)])
+    (scores,) = stored.files.values()
+    (protocol,) = scores.protocols
+    tested = set(protocol["views"]), set(protocol["scales"])
+    for row in (*TABLE_3, *TABLE_4, *TABLE_5):
+        if (set(VIEWS[row.views]), set(row.Q)) == tested and not stored.lacking(row):
+            return (
+                f"the paper's: {row.top1}% and {row.top5}% (net {row.arch}, S {_side(row.S)}, "
+                f"Q {_sides(row.Q)}, {METHODS[row.views]})\n{describe_data(stored)}"
+            )
+    return ""
+
+
 def as_text(tables: Sequence[Table], data: str = "") -> str:
     """The tables for a terminal; ``data`` is the line above them."""
     commands = _commands(tables)

@@ -1,0 +1,55 @@
+"""The benchmarks' machinery; their figures need a quiet machine and full-size nets."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vgg_mm.benchmarks import interleaved
+from vgg_mm.benchmarks.testing import check, peak_memory
+from vgg_mm.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_testing_benchmark_agrees_with_timm_and_stock(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("timm")
+    file = tmp_path / "figures.json"
+    arguments = ["testing", "--width", "1", "--rounds", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *arguments])
+    runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
+    figures = json.loads(file.read_text())
+    assert set(figures) >= {
+        "dense_vs_timm",
+        "dense_vs_timm_channels_last",
+        "crops_vs_stock",
+        "dense_vs_crops",
+        "fraction_of_mm",
+        "time_growth",
+        "worker_bytes_vs_stock",
+    }
+    sent = 3 * (341 * 256 + 512 * 384 + 683 * 512)
+    assert figures["worker_bytes_vs_stock"] == pytest.approx(150 * 3 * 224 * 224 / sent)
+    assert capsys.readouterr().out.count("differ from ours by") == 3
+
+
+def test_results_that_differ_end_the_benchmark():
+    with pytest.raises(UserError, match="timm's logits are not ours: a difference of 1.0e-03"):
+        check("timm's logits", torch.tensor([1.0, 2.002]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(UserError):
+        check("timm's logits", torch.tensor([float("nan")]), torch.tensor([1.0]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_that_of_the_run():
+    peak = peak_memory(lambda: torch.ones(2**26) + 1, torch.device("cpu"))  # 256 MiB, twice
+    assert peak == pytest.approx(512, rel=0.05)
+
+
+def test_runs_take_turns_after_one_that_is_not_counted():
+    called = []
+    times = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, rounds=2)
+    assert called == ["a", "b"] * 3 and set(times) == {"a", "b"}
