@@ -33,8 +33,7 @@ train_dataloader = dict(
                 *load,
                 dict(type="vgg_mm.ScaleJitter", S=S),
                 dict(type="vgg_mm.RandomCrop", size=crop),
-                dict(type="vgg_mm.RandomFlip"),
-                *_base_.pack,
+                *_base_.augment[1:],
             ],
         )
     ),
@@ -58,6 +57,6 @@ test_dataloader = val_dataloader
 tta_model = dict(crop_size=crop)
 tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 
-train_cfg = dict(max_epochs=90, val_interval=5)
-param_scheduler = [dict(type="MultiStepLR", milestones=[67, 84])]
+train_cfg = dict(max_epochs=70, val_interval=5)
+param_scheduler = [dict(type="MultiStepLR", milestones=[52, 65])]
 default_hooks = dict(logger=dict(interval=38), checkpoint=dict(interval=5, minutes=None))

@@ -4,6 +4,10 @@ The paper: 28.7 top-1 and 9.9 top-5 error (%) at Q = 256 (Table 3),
 28.2 and 9.6 at Q in {224, 256, 288} (Table 4).
 
     tools/dist_train.sh configs/vgg13_b_256.py 4
+
+Trains from scratch as it stands. The paper began with net A's layers:
+
+    tools/dist_train.sh configs/vgg13_b_256.py 4 --init-from-a work_dirs/vgg11_a_256/best.pth
 """
 
 _base_ = "_base_/S_256.py"

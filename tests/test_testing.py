@@ -11,6 +11,7 @@ import vgg_mm.models  # noqa: F401
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
 from vgg_mm.testing import RemainingSampler, SaveScores, Scores, TestTime, grid_crops
+from vgg_mm.testing.scores import parts_folder
 
 CLASSIFIER = dict(
     type="ImageClassifier",
@@ -202,7 +203,9 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
     posteriors = torch.from_numpy(rng.dirichlet([1, 1, 1], (5, 2)))  # (N, V, classes)
 
     def metric():
-        saved = SaveScores(tmp_path / "scores.npz", protocol=dict(config="x"), every=0)
+        saved = SaveScores(
+            tmp_path / "scores.npz", dict(config="x"), parts=tmp_path / "parts", every=0
+        )
         saved.dataset_meta = dict(classes=("a", "b", "c"))
         return saved
 
@@ -226,3 +229,11 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
     assert np.allclose(scores.posteriors, posteriors)
     assert errors == {"error/top1": scores.error(1), "error/top5": scores.error(5)}
     assert not resumed.parts.exists()
+
+
+def test_what_is_scored_is_kept_apart_for_all_else_that_is_tested():
+    protocol = dict(config="x")
+    one = parts_folder("scores.npz", protocol, dict(mean=[1, 2, 3]))
+    assert one == parts_folder("scores.npz", dict(protocol), dict(mean=[1, 2, 3]))
+    assert one != parts_folder("scores.npz", protocol, dict(mean=[1, 2, 4]))
+    assert one.name.startswith("scores.npz.") and one.suffix == ".parts"

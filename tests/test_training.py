@@ -350,6 +350,31 @@ def test_a_finished_run_goes_on_with_more_epochs(jpeg_tree, tmp_path):
     assert train(cfg, resume=latest(tmp_path)).iter == 8
 
 
+def test_logs_the_speed_and_the_wait_for_data(jpeg_tree, tmp_path):
+    train(narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1}))
+    (log,) = tmp_path.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert len(steps) == 4
+    for step in steps:
+        assert step["images/s"] > 0 and 0 < step["waiting"] < 100 and step["lr"] == 0.01
+
+
+def test_validation_may_be_dense(jpeg_tree, tmp_path):
+    cfg = narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1})
+    cfg.val_dataloader.batch_size = 1
+    load, _, _, pack = cfg.val_dataloader.dataset.pipeline
+    cfg.val_dataloader.dataset.pipeline = [load, dict(type="vgg_mm.Rescale", Q=96), pack]
+    runner = train(cfg)
+    accuracy = runner.message_hub.get_info("best_score")
+    right = []
+    for batch in runner.val_dataloader:
+        assert min(batch["inputs"].shape[2:]) == 96
+        (sample,) = runner.model.val_step(batch)
+        right.append(bool(sample.pred_label == sample.gt_label))
+    assert accuracy == pytest.approx(100 * np.mean(right))
+
+
 # Net A.
 
 

@@ -114,12 +114,15 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
     read_checkpoint(checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     protocol = _protocol(cfg, checkpoint)
+    tested = cfg.test_dataloader.dataset
+    tested.pipeline = cfg.tta_pipeline
+    parts = str(parts_folder(out, protocol, cfg.model.to_dict(), tested.to_dict()))
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")
-    parts = str(parts_folder(out, protocol))
     cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.test_evaluator = dict(type="vgg_mm.SaveScores", file=str(out), protocol=protocol, half=half)
+    cfg.test_evaluator = dict(
+        type="vgg_mm.SaveScores", file=str(out), protocol=protocol, parts=parts, half=half
+    )
     # The bar tells how far the test is, the log only its end.
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="vgg_mm.ProgressBarHook")]
     logger = dict(type="LoggerHook", interval=sys.maxsize)

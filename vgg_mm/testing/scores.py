@@ -172,20 +172,24 @@ class SaveScores(BaseMetric):
     Args:
         file: The file to write, see :class:`Scores`.
         protocol: The :class:`Protocol` as a dict.
+        parts: The folder to keep what is scored in, see :func:`parts_folder`.
         half: Whether to store float16 in place of float32.
-        every: How many seconds after it last did so a process keeps what it has scored.
+        every: How many seconds after it last did so a process keeps what it has scored; after long
+            it is a hundredth of the time so far.
     """
 
     default_prefix = "error"
 
-    def __init__(self, file: str, protocol: dict, half: bool = False, every: float = 1) -> None:
+    def __init__(
+        self, file: str, protocol: dict, parts: str, half: bool = False, every: float = 1
+    ) -> None:
         super().__init__()
         self.file = Path(file)
         self.protocol = protocol
         self.dtype = np.float16 if half else np.float32
         self.every = every
-        self.kept = time.monotonic()
-        self.parts = parts_folder(file, protocol)
+        self.began = self.kept = time.monotonic()
+        self.parts = Path(parts)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps a batch's posteriors."""
@@ -193,9 +197,10 @@ class SaveScores(BaseMetric):
             (s["img_path"], int(s["gt_label"]), s["posteriors"].float().cpu().numpy())
             for s in data_samples
         ]
-        if time.monotonic() - self.kept >= self.every:
+        now = time.monotonic()
+        if now - self.kept >= max(self.every, (now - self.began) / 100):
             self._keep()
-            self.kept = time.monotonic()
+            self.kept = now
 
     def _keep(self) -> None:
         if self.results:
@@ -254,7 +259,7 @@ class SaveScores(BaseMetric):
         return {}
 
 
-def parts_folder(file: str | Path, protocol: dict) -> Path:
-    """Where a test keeps what is scored; another protocol or checkpoint has another folder."""
-    key = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
+def parts_folder(file: str | Path, *what: object) -> Path:
+    """Where a test keeps what is scored: another folder for anything else that is tested."""
+    key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return Path(f"{file}.{key}.parts")
