@@ -2,9 +2,11 @@
 
 from .folders import DemoPictures, Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, read_image
+from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
 from .transforms import (
     CenterCrop,
+    DrawLighting,
     MultiScale,
     PCALighting,
     RandomCrop,
@@ -18,10 +20,12 @@ __all__ = [
     "CenterCrop",
     "CorruptImageError",
     "DemoPictures",
+    "DrawLighting",
     "EpochSampler",
     "Folders",
     "ImageNet",
     "LoadImage",
+    "LoadScaledCrop",
     "MultiScale",
     "PCALighting",
     "RandomCrop",

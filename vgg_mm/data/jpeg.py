@@ -1,0 +1,213 @@
+"""Cutting a window out of a JPEG file by its bytes, before anything is decoded.
+
+A JPEG is a grid of MCUs, squares of 8 or 16 pixels a side, row by row in one stream of codes, each
+readable only after the one before it. Restart markers every k MCUs break the stream: after one, a
+decoder starts afresh. Where k divides the MCUs of a row, the intervals that cover a window, behind
+a header with a smaller height and width, are themselves a JPEG (:meth:`Jpeg.cut`). In a stream that
+cannot be broken so, a header with a smaller height alone keeps a decoder from what is below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+APP1, DRI, EOI, RST0, SOS = 0xE1, 0xDD, 0xD9, 0xD0, 0xDA
+SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2
+FRAMES = (*SEQUENTIAL, PROGRESSIVE)  # the frame headers (SOF) of Huffman codes
+ORIENTATION = 0x0112  # EXIF's tag
+
+# Pixels of the cut around the window: chroma is interpolated between neighbours, and libjpeg does
+# not interpolate it in images of fewer than 5 columns.
+MARGIN = 4
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of an image: rows ``top`` to ``bottom``, columns ``left`` to ``right``.
+
+    In pixels, the ends not included.
+    """
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """The window's pixels, a view of ``image`` (H, W, 3)."""
+        return image[self.top : self.bottom, self.left : self.right]
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields the segments of a JPEG's header: the marker, and where its content starts and ends.
+
+    The last one is the scan's (SOS), or what stands before the first damage. An end may lie beyond
+    the bytes.
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, end = data[at + 1], at + 2 + _number(data, at + 2)
+        if marker == 0xFF:  # the standard lets them fill
+            at += 1
+            continue
+        yield marker, at + 4, end
+        if marker == SOS:
+            return
+        at = end
+
+
+def frame_size(data: bytes, start: int) -> tuple[int, int]:
+    """The height and width in pixels of the frame header (SOF) whose content starts there."""
+    return _number(data, start + 1), _number(data, start + 3)
+
+
+def can_hold(size: int, height: int, width: int) -> bool:
+    """Whether a JPEG of ``size`` bytes may have so many pixels: no code is so short as to deny it.
+
+    A block of 8 x 8 pixels takes a bit at least, and an MCU is 32 x 32 pixels at most.
+    """
+    return height * width <= 1024 * size
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """A JPEG file whose scan can be cut.
+
+    Attributes:
+        data: The file's bytes.
+        height: In pixels, as the header says.
+        width: In pixels, as the header says.
+        mcu: An MCU's height and width in pixels.
+        interval: MCUs from one restart marker to the next; 0 if there are none.
+        frame: Where in ``data`` the frame header's content starts.
+        starts: Where each interval's codes start, (intervals,).
+        ends: Where they end: at a restart marker or, the last, at the end marker.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    mcu: tuple[int, int]
+    interval: int
+    frame: int
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def parse(cls, data: bytes) -> Jpeg | None:
+        """Finds the intervals of a JPEG file; None for whatever is not cut.
+
+        Cut is an upright picture of three components in one scan of Huffman codes (baseline or
+        extended), if every restart marker that its size asks for is there, in order, and the end
+        marker comes next. All else is for a decoder to read as a whole, or to refuse.
+        """
+        if not data.startswith(b"\xff\xd8"):
+            return None
+        marker, frame, interval, end = None, None, 0, 0
+        for marker, start, end in segments(data):
+            if end > len(data):
+                return None
+            if marker in SEQUENTIAL and end - start == 15 and not frame:  # of 3 components
+                frame = start
+            elif 0xC0 <= marker <= 0xCF and marker != 0xC4:  # DHT alone is no frame header
+                return None
+            elif marker == DRI and end - start == 2:
+                interval = _number(data, start)
+            elif marker == APP1 and not _upright(data[start:end]):
+                return None
+        if marker != SOS or end - start != 10 or end == len(data) or not frame:
+            return None
+        height, width = frame_size(data, frame)
+        sampling = data[frame + 7 : frame + 15 : 3]
+        mcu = 8 * max(s & 15 for s in sampling), 8 * max(s >> 4 for s in sampling)
+        if not (height and width and all(mcu) and can_hold(len(data), height, width)):
+            return None
+
+        codes = np.frombuffer(data, np.uint8, offset=end)
+        at = np.flatnonzero(codes[:-1] == 0xFF)
+        at = at[codes[at + 1] != 0]  # 0 stands after an 0xFF that is no marker
+        markers = codes[at + 1]
+        mcus = -(-height // mcu[0]) * -(-width // mcu[1])
+        count = -(-mcus // interval) if interval else 1
+        if len(at) < count or markers[count - 1] != EOI:
+            return None
+        if not np.array_equal(markers[: count - 1], RST0 + np.arange(count - 1) % 8):
+            return None
+        ends = at[:count] + end
+        starts = np.concatenate(([end], ends[:-1] + 2))
+        return cls(data, height, width, mcu, interval, frame, starts, ends)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether every row starts with an interval of its own, so that windows can be cut out."""
+        columns = -(-self.width // self.mcu[1])
+        return self.interval > 0 and columns % self.interval == 0
+
+    def cut(self, window: Window) -> tuple[bytes, Window]:
+        """Cuts out what a decoder needs for a window's pixels, the very same as in the whole.
+
+        If the file is :attr:`tiled`, the result is a standard JPEG: the intervals that cover the
+        window and ``MARGIN`` pixels around it. Else it is the file with all from a row below the
+        window on declared absent, and without its end marker: a decoder would report what is left
+        before it.
+
+        Returns:
+            The JPEG's bytes, and the window's place in it.
+        """
+        rows, columns = -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
+        high, wide = self.mcu
+        top, left, right = 0, 0, columns
+        bottom = min(-(-(window.bottom + MARGIN) // high), rows)
+        if self.tiled:
+            step = self.interval * wide
+            top = max(window.top - MARGIN, 0) // high
+            left = max(window.left - MARGIN, 0) // step * self.interval
+            right = min(-(-(window.right + MARGIN) // step) * self.interval, columns)
+            mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, self.interval)
+            codes = self._join(mcus // self.interval)
+        elif bottom == rows:
+            return self.data, window
+        else:
+            last = (bottom * columns - 1) // self.interval if self.interval else 0
+            codes = self.data[self.starts[0] : self.ends[last]]
+
+        size = (
+            min(bottom * high, self.height) - top * high,
+            min(right * wide, self.width) - left * wide,
+        )
+        header = bytearray(self.data[: self.starts[0]])
+        header[self.frame + 1 : self.frame + 5] = b"".join(side.to_bytes(2, "big") for side in size)
+        y, x = top * high, left * wide
+        place = Window(window.top - y, window.left - x, window.bottom - y, window.right - x)
+        return bytes(header) + codes, place
+
+    def _join(self, intervals: np.ndarray) -> bytes:
+        """Joins intervals (rows, n), their restart markers renumbered and the last one an end."""
+        runs = zip(self.starts[intervals[:, 0]], self.ends[intervals[:, -1]] + 2, strict=True)
+        codes = np.frombuffer(bytearray().join(self.data[a:b] for a, b in runs), np.uint8)
+        lengths = (self.ends + 2 - self.starts)[intervals.ravel()]
+        codes[np.cumsum(lengths) - 1] = RST0 + np.arange(len(lengths)) % 8
+        codes[-1] = EOI
+        return codes.tobytes()
+
+
+def _number(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2], "big")
+
+
+def _upright(app1: bytes) -> bool:
+    """Whether an APP1 segment's content turns no image: it has no EXIF orientation but 1."""
+    tiff = app1[6:]
+    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
+    if order is None:
+        return True
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(tiff[at : at + size], order)
+
+    directory = number(4, 4)
+    entries = range(directory + 2, directory + 2 + 12 * number(directory, 2), 12)
+    return all(number(at, 2) != ORIENTATION or number(at + 8, 2) == 1 for at in entries)
