@@ -1,7 +1,7 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
 from .folders import DemoPictures, Folders, ImageNet
-from .images import CorruptImageError, LoadImage, decode, read_image
+from .images import CorruptImageError, LoadImage, decode, decode_window, read_image
 from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
 from .transforms import (
@@ -34,6 +34,7 @@ __all__ = [
     "ScaleJitter",
     "SeededDataset",
     "decode",
+    "decode_window",
     "read_image",
     "rescale",
 ]

@@ -3,12 +3,13 @@
 A JPEG is a grid of MCUs, squares of 8 or 16 pixels a side, row by row in one stream of codes, each
 readable only after the one before it. Restart markers every k MCUs break the stream: after one, a
 decoder starts afresh. Where k divides the MCUs of a row, the intervals that cover a window, behind
-a header with a smaller height and width, are themselves a JPEG (:meth:`Jpeg.cut`). In a stream that
-cannot be broken so, a header with a smaller height alone keeps a decoder from what is below.
+a header with a smaller height and width, are themselves a JPEG (:meth:`Jpeg.cut`). In a stream
+without markers, the smaller height alone keeps a decoder from what is below the window.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -141,38 +142,46 @@ class Jpeg:
         return cls(data, height, width, mcu, interval, frame, starts, ends)
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of MCUs."""
+        return -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
+
+    @property
     def tiled(self) -> bool:
         """Whether every row starts with an interval of its own, so that windows can be cut out."""
-        columns = -(-self.width // self.mcu[1])
-        return self.interval > 0 and columns % self.interval == 0
+        return self.interval > 0 and self.grid[1] % self.interval == 0
 
     def cut(self, window: Window) -> tuple[bytes, Window]:
         """Cuts out what a decoder needs for a window's pixels, the very same as in the whole.
 
-        If the file is :attr:`tiled`, the result is a standard JPEG: the intervals that cover the
-        window and ``MARGIN`` pixels around it. Else it is the file with all from a row below the
-        window on declared absent, and without its end marker: a decoder would report what is left
-        before it.
+        If the file is :attr:`tiled`, these are the intervals that cover the window and ``MARGIN``
+        pixels around it; if it has other intervals, whole rows, as many as begin and end with one.
+        Either is a standard JPEG.
+
+        A file without intervals is only declared to be no higher than the rows needed, and loses
+        its end marker, for decoders complain of what is left before one. Where too little is left,
+        they fail for want of an end.
 
         Returns:
             The JPEG's bytes, and the window's place in it.
         """
-        rows, columns = -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
-        high, wide = self.mcu
-        top, left, right = 0, 0, columns
-        bottom = min(-(-(window.bottom + MARGIN) // high), rows)
+        (high, wide), (rows, columns), k = self.mcu, self.grid, self.interval
+        top, left, bottom, right = 0, 0, rows, columns
+        down = math.lcm(k, columns) // columns if k else 1  # rows after which an interval ends
+        bottom = min(-(-(window.bottom + MARGIN) // (high * down)) * down, rows)
+        if k:
+            top = max(window.top - MARGIN, 0) // (high * down) * down
         if self.tiled:
-            step = self.interval * wide
-            top = max(window.top - MARGIN, 0) // high
-            left = max(window.left - MARGIN, 0) // step * self.interval
-            right = min(-(-(window.right + MARGIN) // step) * self.interval, columns)
-            mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, self.interval)
-            codes = self._join(mcus // self.interval)
-        elif bottom == rows:
-            return self.data, window
+            left = max(window.left - MARGIN, 0) // (wide * k) * k
+            right = min(-(-(window.right + MARGIN) // (wide * k)) * k, columns)
+            mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, k)
+            codes = self._join(mcus // k)
+        elif k:
+            codes = self._join(np.arange(top * columns // k, -(-bottom * columns // k))[None])
+        elif bottom < rows:
+            codes = self.data[self.starts[0] : self.ends[0]]
         else:
-            last = (bottom * columns - 1) // self.interval if self.interval else 0
-            codes = self.data[self.starts[0] : self.ends[last]]
+            return self.data, window
 
         size = (
             min(bottom * high, self.height) - top * high,
