@@ -49,7 +49,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     the bytes.
     """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while at + 2 <= len(data) and data[at] == 0xFF:
         marker, end = data[at + 1], at + 2 + _number(data, at + 2)
         if marker == 0xFF:  # the standard lets them fill
             at += 1
