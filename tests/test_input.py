@@ -79,11 +79,11 @@ def some_windows(rng, height, width, n=6):
 def check_windows(data, rng, n=6):
     """Compares windows with the full decode's; returns the parsed file."""
     whole, parsed = decode(data, "x"), Jpeg.parse(data)
-    assert parsed and (parsed.height, parsed.width) == whole.shape[:2]
+    assert parsed and (parsed.header.height, parsed.header.width) == whole.shape[:2]
     for window in some_windows(rng, *whole.shape[:2], n):
         cut, place = parsed.cut(window)
         image = _decode(cut, cv2.IMREAD_COLOR)
-        if parsed.interval or image is not None:
+        if parsed.header.interval or image is not None:
             assert np.array_equal(place.of(image), window.of(whole)), window
         assert np.array_equal(decode_window(parsed, window, "x"), window.of(whole))
     return parsed
@@ -100,7 +100,7 @@ def test_windows_are_those_of_the_full_decode(sampling):
         height, width = (int(side) for side in rng.integers(32, 900, 2, endpoint=True))
         interval = int(rng.choice([0, 1, 2, 3, 4, 7, 8, -1]))
         parsed = check_windows(jpeg(height, width, sampling, max(interval, 0), seed=i), rng)
-        columns = -(-width // parsed.mcu[1])
+        columns = -(-width // parsed.header.mcu[1])
         assert parsed.tiled == (interval > 0 and columns % interval == 0)
         tiled += parsed.tiled
     assert 10 < tiled < 50
@@ -419,7 +419,7 @@ def test_damaged_files_are_an_error_or_the_full_decodes_pixels(damage):
             full = None
         if parsed is None:
             continue
-        window = list(some_windows(rng, parsed.height, parsed.width, 3))[i % 3]
+        window = list(some_windows(rng, parsed.header.height, parsed.header.width, 3))[i % 3]
         try:
             pixels = decode_window(parsed, window, "x")
         except CorruptImageError:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-APP1, DRI, EOI, RST0, SOS = 0xE1, 0xDD, 0xD9, 0xD0, 0xDA
-SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2
-FRAMES = (*SEQUENTIAL, PROGRESSIVE)  # the frame headers (SOF) of Huffman codes
+APP1, DHT, DRI, EOI, RST0, SOS = 0xE1, 0xC4, 0xDD, 0xD9, 0xD0, 0xDA
+PROGRESSIVE = 0xC2
+FRAMES = (0xC0, 0xC1, PROGRESSIVE)  # the frame headers (SOF) of Huffman codes
 ORIENTATION = 0x0112  # EXIF's tag
 
 # Pixels of the cut around the window: chroma is interpolated between neighbours, and libjpeg does
@@ -74,26 +74,73 @@ def can_hold(size: int, height: int, width: int) -> bool:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What a JPEG says of itself before its first scan's codes.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        mcu: An MCU's height and width in pixels.
+        interval: MCUs from one restart marker to the next; 0 if there are none.
+        one_scan: Whether the codes that follow are of all components and to their last bit.
+        frame: Where in the file the frame header's content starts.
+        end: Where in the file the codes start.
+    """
+
+    height: int
+    width: int
+    mcu: tuple[int, int]
+    interval: int
+    one_scan: bool
+    frame: int
+    end: int
+
+    @classmethod
+    def read(cls, data: bytes) -> Header | None:
+        """Reads the header of an upright JPEG of three components; None for whatever else."""
+        if not data.startswith(b"\xff\xd8"):
+            return None
+        marker, frame, interval, sequential, start, end = None, None, 0, True, 0, 0
+        for marker, start, end in segments(data):
+            if end > len(data):
+                return None
+            if marker in FRAMES and end - start == 15 and not frame:  # 15 bytes: 3 components
+                frame, sequential = start, marker != PROGRESSIVE
+            elif 0xC0 <= marker <= 0xCF and marker != DHT:  # other frame headers
+                return None
+            elif marker == DRI and end - start == 2:
+                interval = _number(data, start)
+            elif marker == APP1 and not _upright(data[start:end]):
+                return None
+        if marker != SOS or not frame:
+            return None
+        height, width = frame_size(data, frame)
+        sampling = data[frame + 7 : frame + 15 : 3]
+        mcu = 8 * max(s & 15 for s in sampling), 8 * max(s >> 4 for s in sampling)
+        if not (height and width and all(mcu) and can_hold(len(data), height, width)):
+            return None
+        one_scan = sequential and end - start == 10  # 10 bytes: 3 components
+        return cls(height, width, mcu, interval, one_scan, frame, end)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of MCUs."""
+        return -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
+
+
+@dataclass(frozen=True)
 class Jpeg:
     """A JPEG file whose scan can be cut.
 
     Attributes:
         data: The file's bytes.
-        height: In pixels, as the header says.
-        width: In pixels, as the header says.
-        mcu: An MCU's height and width in pixels.
-        interval: MCUs from one restart marker to the next; 0 if there are none.
-        frame: Where in ``data`` the frame header's content starts.
+        header: What they say of themselves.
         starts: Where each interval's codes start, (intervals,).
         ends: Where they end: at a restart marker or, the last, at the end marker.
     """
 
     data: bytes
-    height: int
-    width: int
-    mcu: tuple[int, int]
-    interval: int
-    frame: int
+    header: Header
     starts: np.ndarray
     ends: np.ndarray
 
@@ -105,51 +152,26 @@ class Jpeg:
         extended), if every restart marker that its size asks for is there, in order, and the end
         marker comes next. All else is for a decoder to read as a whole, or to refuse.
         """
-        if not data.startswith(b"\xff\xd8"):
+        header = Header.read(data)
+        if header is None or not header.one_scan or header.end == len(data):
             return None
-        marker, frame, interval, end = None, None, 0, 0
-        for marker, start, end in segments(data):
-            if end > len(data):
-                return None
-            if marker in SEQUENTIAL and end - start == 15 and not frame:  # of 3 components
-                frame = start
-            elif 0xC0 <= marker <= 0xCF and marker != 0xC4:  # DHT alone is no frame header
-                return None
-            elif marker == DRI and end - start == 2:
-                interval = _number(data, start)
-            elif marker == APP1 and not _upright(data[start:end]):
-                return None
-        if marker != SOS or end - start != 10 or end == len(data) or not frame:
-            return None
-        height, width = frame_size(data, frame)
-        sampling = data[frame + 7 : frame + 15 : 3]
-        mcu = 8 * max(s & 15 for s in sampling), 8 * max(s >> 4 for s in sampling)
-        if not (height and width and all(mcu) and can_hold(len(data), height, width)):
-            return None
-
-        codes = np.frombuffer(data, np.uint8, offset=end)
+        codes = np.frombuffer(data, np.uint8, offset=header.end)
         at = np.flatnonzero(codes[:-1] == 0xFF)
         at = at[codes[at + 1] != 0]  # 0 stands after an 0xFF that is no marker
         markers = codes[at + 1]
-        mcus = -(-height // mcu[0]) * -(-width // mcu[1])
-        count = -(-mcus // interval) if interval else 1
+        count = -(-math.prod(header.grid) // header.interval) if header.interval else 1
         if len(at) < count or markers[count - 1] != EOI:
             return None
         if not np.array_equal(markers[: count - 1], RST0 + np.arange(count - 1) % 8):
             return None
-        ends = at[:count] + end
-        starts = np.concatenate(([end], ends[:-1] + 2))
-        return cls(data, height, width, mcu, interval, frame, starts, ends)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of MCUs."""
-        return -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
+        ends = at[:count] + header.end
+        return cls(data, header, np.concatenate(([header.end], ends[:-1] + 2)), ends)
 
     @property
     def tiled(self) -> bool:
         """Whether every row starts with an interval of its own, so that windows can be cut out."""
-        return self.interval > 0 and self.grid[1] % self.interval == 0
+        interval = self.header.interval
+        return interval > 0 and self.header.grid[1] % interval == 0
 
     def cut(self, window: Window) -> tuple[bytes, Window]:
         """Cuts out what a decoder needs for a window's pixels, the very same as in the whole.
@@ -165,7 +187,8 @@ class Jpeg:
         Returns:
             The JPEG's bytes, and the window's place in it.
         """
-        (high, wide), (rows, columns), k = self.mcu, self.grid, self.interval
+        header, k = self.header, self.header.interval
+        (high, wide), (rows, columns) = header.mcu, header.grid
         top, left, bottom, right = 0, 0, rows, columns
         down = math.lcm(k, columns) // columns if k else 1  # rows after which an interval ends
         bottom = min(-(-(window.bottom + MARGIN) // (high * down)) * down, rows)
@@ -184,14 +207,16 @@ class Jpeg:
             return self.data, window
 
         size = (
-            min(bottom * high, self.height) - top * high,
-            min(right * wide, self.width) - left * wide,
+            min(bottom * high, header.height) - top * high,
+            min(right * wide, header.width) - left * wide,
         )
-        header = bytearray(self.data[: self.starts[0]])
-        header[self.frame + 1 : self.frame + 5] = b"".join(side.to_bytes(2, "big") for side in size)
+        start = bytearray(self.data[: header.end])
+        start[header.frame + 1 : header.frame + 5] = b"".join(
+            side.to_bytes(2, "big") for side in size
+        )
         y, x = top * high, left * wide
         place = Window(window.top - y, window.left - x, window.bottom - y, window.right - x)
-        return bytes(header) + codes, place
+        return bytes(start) + codes, place
 
     def _join(self, intervals: np.ndarray) -> bytes:
         """Joins intervals (rows, n), their restart markers renumbered and the last one an end."""

@@ -56,7 +56,7 @@ class LoadScaledCrop(ScaleJitter):
         data = fileio.get(path, self.backend_args)
         jpeg = Jpeg.parse(data)
         image = None if jpeg else decode(data, path)
-        height, width = shape = (jpeg.height, jpeg.width) if jpeg else image.shape[:2]
+        height, width = shape = (jpeg.header.height, jpeg.header.width) if jpeg else image.shape[:2]
 
         S = int(rng.integers(self.S_min, self.S_max, endpoint=True))
         scale = S / min(shape)
