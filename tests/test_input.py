@@ -170,7 +170,7 @@ def draws(shape, S, size, seed):
 
 def crop_of_whole(image, S, size, seed):
     scale, side, (y, x), flip = draws(image.shape[:2], S, size, seed)
-    crop = resize(image[y : y + side, x : x + side], size, scale).permute(1, 2, 0).numpy()
+    crop = resize(image[y : y + side, x : x + side], size, scale)
     return crop[:, ::-1] if flip else crop
 
 

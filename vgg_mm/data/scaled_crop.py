@@ -65,24 +65,22 @@ class LoadScaledCrop(ScaleJitter):
         window = Window(y, x, y + side, x + side)
         pixels = decode_window(jpeg, window, path) if jpeg else window.of(image)
         crop = resize(pixels, self.size, scale)
-        if rng.random() < 0.5:
-            crop = crop.flip(2)
-        # Planes in memory, as PackInputs wants them.
-        results["img"] = crop.permute(1, 2, 0).numpy()
+        flip = rng.random() < 0.5
+        results["img"] = crop[:, ::-1] if flip else crop
         results["img_shape"], results["ori_shape"] = (self.size, self.size), shape
         return results
 
 
-def resize(pixels: np.ndarray, size: int, scale: float) -> torch.Tensor:
+def resize(pixels: np.ndarray, size: int, scale: float) -> np.ndarray:
     """Resizes (h, w, 3) uint8 by ``scale`` and keeps the first ``size`` rows and columns.
 
     Bilinear, antialiased where it shrinks.
 
     Returns:
-        uint8 (3, size, size), contiguous.
+        uint8 (size, size, 3).
     """
     # A channels_last tensor, (1, 3, h, w): torch takes its fast path by the strides.
     x = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     # As F.interpolate, which knows no exact scale together with a size.
     x = torch.ops.aten._upsample_bilinear2d_aa(x, [size, size], False, scale, scale)
-    return x[0].contiguous()
+    return x[0].permute(1, 2, 0).numpy()
