@@ -77,6 +77,16 @@ def tile(data: bytes, interval: int = 4) -> tuple[bytes, str]:
     return done.stdout, TILED
 
 
+def check_jpegtran() -> None:
+    """Raises UserError, with what to install, where ``jpegtran`` is missing."""
+    if not shutil.which("jpegtran"):
+        raise UserError(
+            "jpegtran is missing. It comes with libjpeg-turbo: 'apt-get install "
+            "libjpeg-turbo-progs' on Debian and Ubuntu, 'dnf install libjpeg-turbo-utils' on "
+            "Fedora, 'brew install jpeg-turbo' on macOS, 'conda install libjpeg-turbo' elsewhere."
+        )
+
+
 def divisor(number: int, near: int) -> int:
     """The divisor of ``number`` whose ratio to ``near`` is closest to 1."""
     divisors = (i for i in range(1, number + 1) if number % i == 0)
@@ -103,12 +113,7 @@ def tile_folder(src: Path, dst: Path, interval: int = 4, jobs: int = 1) -> dict[
             process was killed.
         OSError: If a file cannot be read or written.
     """
-    if not shutil.which("jpegtran"):
-        raise UserError(
-            "jpegtran is missing. It comes with libjpeg-turbo: 'apt-get install "
-            "libjpeg-turbo-progs' on Debian and Ubuntu, 'dnf install libjpeg-turbo-utils' on "
-            "Fedora, 'brew install jpeg-turbo' on macOS, 'conda install libjpeg-turbo' elsewhere."
-        )
+    check_jpegtran()
     if not src.is_dir():
         raise UserError(f"{src} is no folder: name the one that holds the pictures.")
     inside, outside = dst.resolve(), src.resolve()
