@@ -5,7 +5,7 @@ S, Q = 256, 256
 
 train_dataloader = dict(
     dataset=dict(
-        dataset=dict(pipeline=[*_base_.load, dict(type="vgg_mm.ScaleJitter", S=S), *_base_.augment])
+        dataset=dict(pipeline=[dict(type="vgg_mm.LoadScaledCrop", S=S, size=224), *_base_.light])
     )
 )
 val_dataloader = dict(

@@ -1,6 +1,6 @@
 """What the 12 models of Table 3 share: Sec. 3.1's recipe on ILSVRC-2012, and the runtime.
 
-The pieces `load`, `augment`, `centre` and `pack` are for the pipelines, which depend on S: see
+The pieces `load`, `light`, `centre` and `pack` are for the pipelines, which depend on S: see
 S_256.py, S_384.py and S_jitter.py beside this file.
 """
 
@@ -11,17 +11,18 @@ model = dict(
     type="ImageClassifier",
     backbone=dict(type="vgg_mm.VGG"),
     head=dict(type="vgg_mm.VGGHead", num_classes=1000),
-    data_preprocessor=dict(mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True),
+    data_preprocessor=dict(
+        type="vgg_mm.VGGPreprocessor", mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True
+    ),
 )
 
-# `corrupt` names the pictures that a sample of the training set stands in for.
-pack = [dict(type="PackInputs", meta_keys=["img_path", "corrupt"])]
+# `corrupt` names the pictures that a sample of the training set stands in for; `lighting` is what
+# the data_preprocessor adds.
+pack = [dict(type="PackInputs", meta_keys=["img_path", "corrupt", "lighting"])]
 load = [dict(type="vgg_mm.LoadImage")]
-augment = [
-    dict(type="vgg_mm.RandomCrop", size=224),
-    dict(type="vgg_mm.RandomFlip"),
+light = [
     dict(
-        type="vgg_mm.PCALighting",
+        type="vgg_mm.DrawLighting",
         eigval=[0.2175, 0.0188, 0.0045],
         eigvec=[
             [-0.5675, 0.7192, 0.4009],

@@ -1,10 +1,12 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
 from .folders import DemoPictures, Folders, ImageNet
-from .images import CorruptImageError, LoadImage, decode, read_image
+from .images import CorruptImageError, LoadImage, decode, decode_window, read_image
+from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
 from .transforms import (
     CenterCrop,
+    DrawLighting,
     MultiScale,
     PCALighting,
     RandomCrop,
@@ -18,10 +20,12 @@ __all__ = [
     "CenterCrop",
     "CorruptImageError",
     "DemoPictures",
+    "DrawLighting",
     "EpochSampler",
     "Folders",
     "ImageNet",
     "LoadImage",
+    "LoadScaledCrop",
     "MultiScale",
     "PCALighting",
     "RandomCrop",
@@ -30,6 +34,7 @@ __all__ = [
     "ScaleJitter",
     "SeededDataset",
     "decode",
+    "decode_window",
     "read_image",
     "rescale",
 ]

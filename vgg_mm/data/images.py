@@ -7,6 +7,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
+from vgg_mm.data.jpeg import FRAMES, Jpeg, Window, can_hold, frame_size, segments
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
@@ -26,14 +27,12 @@ def decode(data: bytes, name: str) -> np.ndarray:
     EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white.
 
     Raises:
-        CorruptImageError: If the file is empty, the decoder fails, or a JPEG or PNG has no end
-            marker (OpenCV would return the pixels before the cut and grey after it). ``name`` is
-            named.
+        CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker
+            (OpenCV would return the pixels before the cut and grey after it), or a JPEG says that
+            it is larger than its bytes can hold. ``name`` is named.
     """
-    if not data:
-        raise CorruptImageError(f"{name}: the file is empty.")
-    if not _has_end(data):
-        raise CorruptImageError(f"{name}: the picture is truncated (no end marker).")
+    if damage := _damage(data):
+        raise CorruptImageError(f"{name}: {damage}.")
     # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
     if not data.startswith(b"\xff\xd8"):
         image = _decode(data, cv2.IMREAD_UNCHANGED)
@@ -43,6 +42,24 @@ def decode(data: bytes, name: str) -> np.ndarray:
     if image is None:
         raise CorruptImageError(f"{name}: not a picture that OpenCV can decode.")
     return image
+
+
+def decode_window(jpeg: Jpeg, window: Window, name: str) -> np.ndarray:
+    """Decodes a window of a JPEG to BGR uint8 (bottom - top, right - left, 3).
+
+    The pixels are those of :func:`decode`, whatever the damage between the file's markers: where
+    the decoder fails on the cut, it gets the whole.
+
+    Raises:
+        CorruptImageError: As :func:`decode`. That the end marker is there, in its place after every
+            restart marker, :meth:`Jpeg.parse` has seen in the whole file, not in the part that is
+            decoded here.
+    """
+    data, place = jpeg.cut(window)
+    image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        return window.of(decode(jpeg.data, name))
+    return place.of(image)
 
 
 def _decode(data: bytes, flag: int) -> np.ndarray | None:
@@ -59,18 +76,23 @@ def _on_white(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * (color * alpha + 1 - alpha)).astype(np.uint8)
 
 
-def _has_end(data: bytes) -> bool:
-    """Whether a JPEG or PNG runs to its end marker; True for other formats."""
+def _damage(data: bytes) -> str | None:
+    """What is wrong with a file by its markers alone."""
+    if not data:
+        return "the file is empty"
+    truncated = "the picture is truncated (no end marker)"
     if data.startswith(b"\x89PNG"):
-        return data.rfind(b"IEND") != -1
+        return None if b"IEND" in data else truncated
     if not data.startswith(b"\xff\xd8"):
-        return True
-    # Skip the segments before the scan, for an EXIF thumbnail has an end marker of its own.
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        filler = data[at + 1 : at + 2] == b"\xff"
-        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) != -1
+        return None
+    end = 2
+    for marker, start, stop in segments(data):
+        if marker in FRAMES and not can_hold(len(data), *frame_size(data, start)):
+            height, width = frame_size(data, start)
+            return f"its header says {width}x{height} pixels, too many for {len(data)} bytes"
+        end = stop
+    # From there on, for an EXIF thumbnail has an end marker of its own.
+    return None if data.find(b"\xff\xd9", end) != -1 else truncated
 
 
 @TRANSFORMS.register_module()

@@ -73,13 +73,14 @@ class Statistics:
         rows = "".join(f"        {row},\n" for row in self.eigvec.tolist())
         return (
             "data_preprocessor=dict(\n"
+            '    type="vgg_mm.VGGPreprocessor",\n'
             f"    mean={self.mean.tolist()},\n"
             "    std=[1, 1, 1],\n"
             "    to_rgb=True,\n"
             ")\n"
             "\n"
             "dict(\n"
-            '    type="vgg_mm.PCALighting",\n'
+            '    type="vgg_mm.DrawLighting",\n'
             f"    eigval={self.eigval.tolist()},\n"
             f"    eigvec=[\n{rows}    ],\n"
             ")"

@@ -27,7 +27,8 @@ def rescale(image: np.ndarray, short: int) -> np.ndarray:
     size = [max(short, round(side * short / min(h, w))) for side in (h, w)]
     if size == [h, w]:
         return image
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    # A channels_last tensor, (1, 3, H, W): torch takes its fast path by the strides.
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
     pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     return pixels[0].permute(1, 2, 0).contiguous().numpy()
 
@@ -199,6 +200,22 @@ class PCALighting(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Adds the shift to ``img``, which becomes float32 on the 0-255 scale."""
+        return _put(results, results["img"] + self._draw(results)[::-1].astype(np.float32))
+
+    def _draw(self, results: dict) -> np.ndarray:
+        """The shift of (R, G, B) in grey levels."""
         alpha = _rng(self, results).normal(0, self.std, 3)
-        shift_rgb = 255 * self.eigvec @ (alpha * self.eigval)
-        return _put(results, results["img"] + shift_rgb[::-1].astype(np.float32))
+        return 255 * self.eigvec @ (alpha * self.eigval)
+
+
+@TRANSFORMS.register_module()
+class DrawLighting(PCALighting):
+    """Draws :class:`PCALighting`'s shift and leaves it to :class:`vgg_mm.VGGPreprocessor` to add.
+
+    Takes the same arguments and draws the same numbers; list ``lighting`` in PackInputs' meta_keys.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``lighting``, the shift of (R, G, B) in grey levels, to be added to all pixels."""
+        results["lighting"] = self._draw(results).tolist()
+        return results

@@ -2,6 +2,7 @@
 
 from .head import FC, VGGFC, VGGHead
 from .init import Glorot
+from .preprocessor import VGGPreprocessor
 from .vgg import VGG
 
-__all__ = ["FC", "Glorot", "VGG", "VGGFC", "VGGHead"]
+__all__ = ["FC", "Glorot", "VGG", "VGGFC", "VGGHead", "VGGPreprocessor"]

@@ -1,0 +1,429 @@
+"""The fast input: windows cut out of JPEGs, crops loaded by them, the batch on the device."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.registry import MODELS, TRANSFORMS
+from PIL import Image
+
+from vgg_mm import paper
+from vgg_mm.data import (
+    CorruptImageError,
+    DrawLighting,
+    LoadImage,
+    LoadScaledCrop,
+    PCALighting,
+    RandomCrop,
+    RandomFlip,
+    ScaleJitter,
+    decode,
+    decode_window,
+)
+from vgg_mm.data.images import _decode
+from vgg_mm.data.jpeg import Jpeg, Window
+from vgg_mm.data.scaled_crop import resize
+from vgg_mm.errors import UserError
+
+SAMPLINGS = {
+    name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")
+    for name in ("411", "420", "422", "440", "444")
+}
+
+
+def picture(height, width, seed=0):
+    """A smooth BGR picture with some noise, (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.add(smooth, rng.integers(0, 30, smooth.shape, dtype=np.uint8))
+
+
+def jpeg(height, width, sampling="420", interval=0, quality=90, progressive=0, seed=0):
+    options = {
+        cv2.IMWRITE_JPEG_QUALITY: quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR: SAMPLINGS[sampling],
+        cv2.IMWRITE_JPEG_RST_INTERVAL: interval,
+        cv2.IMWRITE_JPEG_PROGRESSIVE: progressive,
+    }
+    ok, data = cv2.imencode(".jpg", picture(height, width, seed), list(sum(options.items(), ())))
+    assert ok
+    return data.tobytes()
+
+
+def with_orientation(data, orientation, order="II"):
+    little = order == "II"
+    numbers = [(42, 2), (8, 4), (1, 2), (0x0112, 2), (3, 2), (1, 4), (orientation, 2), (0, 2)]
+    tiff = order.encode() + b"".join(
+        value.to_bytes(size, "little" if little else "big") for value, size in numbers
+    )
+    exif = b"Exif\0\0" + tiff + bytes(4)
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def some_windows(rng, height, width, n=6):
+    """Windows of any size and place, among them the corners'."""
+    for i in range(n):
+        h, w = (int(rng.integers(1, side, endpoint=True)) for side in (height, width))
+        y, x = (int(rng.integers(0, room, endpoint=True)) for room in (height - h, width - w))
+        if i == 0:
+            y, x = 0, 0
+        elif i == 1:
+            y, x = height - h, width - w
+        yield Window(y, x, y + h, x + w)
+
+
+def check_windows(data, rng, n=6):
+    """Compares windows with the full decode's; returns the parsed file."""
+    whole, parsed = decode(data, "x"), Jpeg.parse(data)
+    assert parsed and (parsed.header.height, parsed.header.width) == whole.shape[:2]
+    for window in some_windows(rng, *whole.shape[:2], n):
+        cut, place = parsed.cut(window)
+        image = _decode(cut, cv2.IMREAD_COLOR)
+        if parsed.header.interval or image is not None:
+            assert np.array_equal(place.of(image), window.of(whole)), window
+        assert np.array_equal(decode_window(parsed, window, "x"), window.of(whole))
+    return parsed
+
+
+# Windows.
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_windows_are_those_of_the_full_decode(sampling):
+    rng = np.random.default_rng(int(sampling))
+    tiled = 0
+    for i in range(60):
+        height, width = (int(side) for side in rng.integers(32, 900, 2, endpoint=True))
+        interval = int(rng.choice([0, 1, 2, 3, 4, 7, 8, -1]))
+        parsed = check_windows(jpeg(height, width, sampling, max(interval, 0), seed=i), rng)
+        columns = -(-width // parsed.header.mcu[1])
+        assert parsed.tiled == (interval > 0 and columns % interval == 0)
+        tiled += parsed.tiled
+    assert 10 < tiled < 50
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_interval(sampling):
+    rng = np.random.default_rng(int(sampling))
+    for interval in range(0, 50):
+        check_windows(jpeg(70, 230, sampling, interval), rng, n=4)
+
+
+def turned(data, orientation):
+    return with_orientation(data, orientation, "II" if orientation % 2 else "MM")
+
+
+GREY = cv2.imencode(".jpg", picture(50, 70)[..., 0], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1]
+
+
+def saved(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+WHOLE = {
+    "progressive": jpeg(50, 70, interval=1, progressive=1),
+    "grey": GREY.tobytes(),
+    "CMYK": saved(Image.fromarray(picture(50, 70)).convert("CMYK"), "JPEG"),
+    "PNG": saved(Image.fromarray(picture(50, 70)), "PNG"),
+    **{f"EXIF {i}": turned(jpeg(50, 70, interval=1), i) for i in range(2, 9)},
+}
+
+
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
+def test_all_else_is_decoded_as_a_whole(data, tmp_path):
+    assert Jpeg.parse(data) is None
+    (tmp_path / "a.JPEG").write_bytes(data)
+    results = crop_of(tmp_path / "a.JPEG", LoadScaledCrop((64, 90), 64), 3)
+    assert results["ori_shape"] == decode(data, "x").shape[:2]
+    assert np.array_equal(results["img"], crop_of_whole(decode(data, "x"), (64, 90), 64, 3))
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_an_upright_orientation_and_other_segments_do_no_harm(order):
+    data = with_orientation(jpeg(50, 70, interval=1), 1, order)
+    check_windows(data, np.random.default_rng(0))
+    check_windows(data[:2] + b"\xff\xe1\0\x0chttp://xap" + data[2:], np.random.default_rng(0))
+    check_windows(data + b"\xff\xd9trailing\xff\xd0bytes", np.random.default_rng(0))
+
+
+# Crops.
+
+
+def crop_of(path, transform, seed):
+    return transform(dict(img_path=str(path), rng=np.random.default_rng(seed)))
+
+
+def draws(shape, S, size, seed):
+    """What LoadScaledCrop should draw: the scale, the corner, and whether to mirror."""
+    rng = np.random.default_rng(seed)
+    scale = rng.integers(*S, endpoint=True) / min(shape)
+    side = int(np.ceil(size / scale))
+    corner = rng.integers(0, (shape[0] - side, shape[1] - side), endpoint=True)
+    return scale, side, corner, rng.random() < 0.5
+
+
+def crop_of_whole(image, S, size, seed):
+    scale, side, (y, x), flip = draws(image.shape[:2], S, size, seed)
+    crop = resize(image[y : y + side, x : x + side], size, scale)
+    return crop[:, ::-1] if flip else crop
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
+
+
+@pytest.mark.parametrize("interval", [0, 1, 3])
+def test_crops_are_those_of_the_whole(interval, tmp_path):
+    data = jpeg(250, 330, interval=interval)
+    (tmp_path / "a.jpg").write_bytes(data)
+    for seed in range(12):
+        results = crop_of(tmp_path / "a.jpg", LoadScaledCrop((130, 512), 128), seed)
+        assert results["img"].shape == (128, 128, 3) and results["img"].dtype == np.uint8
+        assert results["img_shape"] == (128, 128) and results["ori_shape"] == (250, 330)
+        assert np.array_equal(
+            results["img"], crop_of_whole(decode(data, "x"), (130, 512), 128, seed)
+        )
+
+
+@pytest.mark.parametrize("S", [96, 128, 250, 400])
+def test_crops_are_pillows(S, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(250, 330))
+    for seed in range(4):
+        image = crop_of(tmp_path / "a.png", LoadScaledCrop(S, 96), seed)["img"]
+        scale, _, (y, x), flip = draws((250, 330), (S, S), 96, seed)
+        box = (x, y, min(x + 96 / scale, 330), min(y + 96 / scale, 250))
+        pillow = Image.fromarray(picture(250, 330)).resize((96, 96), Image.BILINEAR, box=box)
+        pillow = np.array(pillow)[:, ::-1] if flip else np.array(pillow)
+        inner = np.s_[2:-2, 2:-2]
+        assert psnr(image[inner], pillow[inner]) >= 50
+        assert np.abs(image[inner].astype(int) - pillow[inner]).max() <= 2
+
+
+def test_draws_what_the_reference_draws(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.GaussianBlur(picture(250, 330), None, 4))
+    reference = [LoadImage(), ScaleJitter((130, 400)), RandomCrop(128), RandomFlip()]
+    for seed in range(10):
+        fast = crop_of(tmp_path / "a.png", LoadScaledCrop((130, 400), 128), seed)
+        slow = dict(img_path=str(tmp_path / "a.png"), rng=np.random.default_rng(seed))
+        for transform in reference:
+            slow = transform(slow)
+        assert psnr(fast["img"], slow["img"]) > 30
+        assert fast["rng"].random() == slow["rng"].random()
+
+
+def test_corners_are_uniform(tmp_path):
+    y, x = np.mgrid[:8, :10].astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), np.stack([y, x, x], -1))
+    rng, transform = np.random.default_rng(0), LoadScaledCrop(8, 6)
+    firsts, flips = [], 0
+    for _ in range(1500):
+        image = transform(dict(img_path=str(tmp_path / "a.png"), rng=rng))["img"]
+        flipped = bool(image[0, 0, 1] > image[0, -1, 1])
+        flips += flipped
+        firsts.append(tuple(image[0, -1 if flipped else 0, :2].tolist()))
+    corners, counts = np.unique(firsts, axis=0, return_counts=True)
+    assert corners.tolist() == [[y, x] for y in range(3) for x in range(5)]
+    assert ((counts - 100) ** 2 / 100).sum() < 36.1  # chi-squared, 14 degrees, p = 0.001
+    assert abs(flips / 1500 - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (32, 900), (900, 32), (224, 224)])
+def test_pictures_of_any_shape(shape, tmp_path):
+    for name, data in (("a.jpg", jpeg(*shape)), ("b.jpg", jpeg(*shape, interval=1))):
+        (tmp_path / name).write_bytes(data)
+        for S in (224, 512):
+            image = crop_of(tmp_path / name, LoadScaledCrop(S), 0)["img"]
+            assert np.array_equal(image, crop_of_whole(decode(data, "x"), (S, S), 224, 0))
+
+
+def test_impossible_crops(tmp_path):
+    with pytest.raises(UserError, match="S = 200 is smaller than the crop of 224"):
+        LoadScaledCrop(200)
+    with pytest.raises(UserError, match="LoadScaledCrop: size .* got 0"):
+        LoadScaledCrop(256, 0)
+    (tmp_path / "bad.jpg").write_bytes(jpeg(50, 70, interval=1)[:-2])
+    with pytest.raises(CorruptImageError, match=r"bad\.jpg: .*truncated"):
+        crop_of(tmp_path / "bad.jpg", LoadScaledCrop(256), 0)
+    with pytest.raises(UserError, match="LoadScaledCrop draws from .*SeededDataset"):
+        LoadScaledCrop(256)(dict(img_path="x"))
+
+
+# The batch.
+
+
+def samples(rng, n=3, transform=None, **options):
+    """Pictures (3, 8, 9) and their samples, as a pipeline ends."""
+    packs = []
+    for label in range(n):
+        results = dict(img=rng.integers(0, 256, (8, 9, 3), dtype=np.uint8), gt_label=label)
+        results["rng"] = np.random.default_rng(label)
+        results = transform(results) if transform else results
+        pack = dict(type="mmpretrain.PackInputs", meta_keys=["lighting"])
+        packs.append(TRANSFORMS.build(pack)(results))
+    return packs
+
+
+def preprocessor(**options):
+    return MODELS.build(
+        dict(type="vgg_mm.VGGPreprocessor", **{"mean": paper.MEAN_RGB, "to_rgb": True, **options})
+    )
+
+
+def reference(**options):
+    std = options.pop("std", (1, 1, 1))
+    return MODELS.build(
+        dict(
+            type="mmpretrain.ClsDataPreprocessor",
+            **{"mean": paper.MEAN_RGB, "std": std, "to_rgb": True, **options},
+        )
+    )
+
+
+PCA = (paper.IMAGENET_EIGVAL, paper.IMAGENET_EIGVEC)
+
+
+@pytest.mark.parametrize("collate", [default_collate, pseudo_collate])
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_a_batch_is_the_references(to_rgb, collate):
+    fast = collate(samples(np.random.default_rng(0), transform=DrawLighting(*PCA)))
+    assert fast["inputs"][0].dtype == torch.uint8
+    fast = preprocessor(to_rgb=to_rgb)(fast, training=True)
+    slow = collate(samples(np.random.default_rng(0), transform=PCALighting(*PCA)))
+    slow = reference(to_rgb=to_rgb)(slow, training=True)
+    assert fast["inputs"].dtype == torch.float32
+    torch.testing.assert_close(fast["inputs"], slow["inputs"], rtol=0, atol=1e-4)
+    assert [sample.gt_label.item() for sample in fast["data_samples"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+@pytest.mark.parametrize("std", [(1, 1, 1), (60, 50, 40)])
+def test_evaluation_adds_no_lighting(to_rgb, std):
+    batch = default_collate(samples(np.random.default_rng(0), transform=DrawLighting(*PCA)))
+    options = dict(to_rgb=to_rgb, std=std)
+    expected = reference(**options)({"inputs": batch["inputs"]})["inputs"]
+    ours = preprocessor(**options)
+    assert torch.equal(ours(batch)["inputs"], expected)
+    assert torch.equal(ours({"inputs": batch["inputs"]})["inputs"], expected)
+    assert torch.equal(ours({"inputs": list(batch["inputs"])})["inputs"], expected)
+    # Without a draw, training is the same.
+    plain = default_collate(samples(np.random.default_rng(0)))
+    assert torch.equal(ours(plain, training=True)["inputs"], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_cast_net_gets_its_type_and_the_mean_keeps_its_digits(dtype):
+    batch = default_collate(samples(np.random.default_rng(0), transform=DrawLighting(*PCA)))
+    exact = preprocessor()(batch, training=True)["inputs"]
+    cast = preprocessor().to(dtype)(batch, training=True)["inputs"]
+    assert torch.equal(cast, exact.to(dtype))
+
+
+def test_a_float_batch_is_not_changed_in_place():
+    batch = torch.rand(2, 3, 4, 4)
+    before = batch.clone()
+    preprocessor(to_rgb=False)({"inputs": batch})
+    assert torch.equal(batch, before)
+
+
+# Damaged files.
+
+
+def flip_bits(rng, data):
+    for at in rng.integers(2, len(data), rng.integers(1, 9)):
+        data[at] ^= 1 << int(rng.integers(8))
+
+
+def flip_header_bits(rng, data):
+    end = data.index(b"\xff\xda") + 14
+    for at in rng.integers(2, end, rng.integers(1, 5)):
+        data[at] ^= 1 << int(rng.integers(8))
+
+
+def truncate(rng, data):
+    del data[int(rng.integers(len(data))) :]
+    if rng.random() < 0.3:
+        data += b"\xff\xd9"
+
+
+def forge_size(rng, data):
+    at = data.index(b"\xff\xc0") + 5
+    largest = int(rng.choice([0xFF, 0xFFFF]))
+    data[at : at + 4] = b"".join(int(x).to_bytes(2, "big") for x in rng.integers(0, largest, 2))
+
+
+def forge_interval(rng, data):
+    interval = int(rng.choice([0, 1, 2, 3, 5, 0xFFFF])).to_bytes(2, "big")
+    at = data.find(b"\xff\xdd")
+    data[2:2] = b"\xff\xdd\0\4" + interval if at < 0 else b""
+    if at >= 0:
+        data[at + 4 : at + 6] = interval
+
+
+def forge_length(rng, data):
+    at = 2
+    for _ in range(rng.integers(6)):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    data[at + 2 : at + 4] = int(rng.choice([0, 1, 2, 3, 9, 0xFF, 0xFFFF])).to_bytes(2, "big")
+
+
+def shift_markers(rng, data):
+    at = data.index(b"\xff\xda") + int(rng.integers(14, 200))
+    code = int(rng.choice([0xD0, 0xD3, 0xD9, 0xFF, 0xDA, 0xC4]))
+    data[at : at + int(rng.integers(4))] = bytes([0xFF, code])
+
+
+def cut_out(rng, data):
+    a, b = sorted(int(x) for x in rng.integers(2, len(data), 2))
+    if rng.random() < 0.5:
+        del data[a:b]
+    else:
+        data[a:a] = data[a:b]
+
+
+DAMAGES = [
+    flip_bits,
+    flip_header_bits,
+    truncate,
+    forge_size,
+    forge_interval,
+    forge_length,
+    shift_markers,
+    cut_out,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_files_are_an_error_or_the_full_decodes_pixels(damage):
+    whole = [
+        jpeg(34, 40, "420", 0),
+        jpeg(34, 70, "420", 1),
+        jpeg(40, 90, "422", 3, seed=1),
+        jpeg(30, 50, "444", 5),
+        jpeg(33, 36, "420", 2, progressive=1).replace(b"\xff\xc2", b"\xff\xc0"),
+        with_orientation(jpeg(20, 65, "420", 1), 1),
+    ]
+    rng = np.random.default_rng(0)
+    for i in range(2600):
+        data = bytearray(whole[i % len(whole)])
+        damage(rng, data)
+        data, parsed = bytes(data), Jpeg.parse(bytes(data))
+        try:
+            full = decode(data, "x")
+        except CorruptImageError:
+            full = None
+        if parsed is None:
+            continue
+        window = list(some_windows(rng, parsed.header.height, parsed.header.width, 3))[i % 3]
+        try:
+            pixels = decode_window(parsed, window, "x")
+        except CorruptImageError:
+            assert full is None
+            continue
+        assert full is not None, (i, data)
+        assert np.array_equal(pixels, window.of(full)), (i, data)

@@ -1,0 +1,170 @@
+"""Putting restart markers into JPEGs, without loss, for windows to be cut out (:mod:`.jpeg`)."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from vgg_mm.data.images import CorruptImageError, decode
+from vgg_mm.data.jpeg import Header, Jpeg
+from vgg_mm.errors import UserError
+
+TILED = "tiled"
+
+
+@dataclass
+class Total:
+    """What happened to some files.
+
+    Attributes:
+        files: How many they are.
+        before: Their bytes in the source.
+        after: Their bytes in the result.
+    """
+
+    files: int = 0
+    before: int = 0
+    after: int = 0
+
+
+def tile(data: bytes, interval: int = 4) -> tuple[bytes, str]:
+    """Puts restart markers into a JPEG with ``jpegtran``; its coefficients stay the same.
+
+    Progressive files become sequential, and every file's codes optimal.
+
+    Args:
+        data: The file's bytes.
+        interval: The markers' distance in MCUs; the nearest that divides a row's MCUs is taken.
+
+    Returns:
+        The new bytes and ``'tiled'``; or the same bytes and why they are left as they are. Decoded,
+        both give the same pixels.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return data, "no JPEG"
+    if (parsed := Jpeg.parse(data)) and parsed.tiled:
+        return data, TILED
+    try:
+        pixels = decode(data, "the file")
+    except CorruptImageError:
+        return data, "corrupt"
+    header = Header.read(data)
+    if header is None:
+        return data, "grey, CMYK, turned by EXIF, or of a rare kind"
+    command = ["jpegtran", "-copy", "all", "-optimize", "-restart"]
+    done = subprocess.run(
+        [*command, f"{divisor(header.grid[1], interval)}B"], input=data, capture_output=True
+    )
+    parsed = Jpeg.parse(done.stdout)
+    if done.returncode or not parsed or not parsed.tiled:
+        return data, "refused by jpegtran, perhaps damaged"
+    if not np.array_equal(decode(done.stdout, "jpegtran's file"), pixels):
+        return data, "changed by jpegtran"
+    return done.stdout, TILED
+
+
+def check_jpegtran() -> None:
+    """Raises UserError, with what to install, where ``jpegtran`` is missing."""
+    if not shutil.which("jpegtran"):
+        raise UserError(
+            "jpegtran is missing. It comes with libjpeg-turbo: 'apt-get install "
+            "libjpeg-turbo-progs' on Debian and Ubuntu, 'dnf install libjpeg-turbo-utils' on "
+            "Fedora, 'brew install jpeg-turbo' on macOS, 'conda install libjpeg-turbo' elsewhere."
+        )
+
+
+def divisor(number: int, near: int) -> int:
+    """The divisor of ``number`` whose ratio to ``near`` is closest to 1."""
+    divisors = (i for i in range(1, number + 1) if number % i == 0)
+    return min(divisors, key=lambda i: abs(math.log(i / near)))
+
+
+def tile_folder(src: Path, dst: Path, interval: int = 4, jobs: int = 1) -> dict[str, Total]:
+    """Makes ``dst`` a copy of ``src`` whose JPEGs are tiled, see :func:`tile`.
+
+    A file appears there whole or not at all, so a run that was stopped goes on where it was: what
+    is there and tiled is kept. A progress bar goes to stderr.
+
+    Args:
+        src: The folder to read, at any depth; links are followed. Nothing in it is changed.
+        dst: The folder to fill.
+        interval: See :func:`tile`.
+        jobs: How many processes work.
+
+    Returns:
+        The totals of the files that are ``'tiled'``, and of the others by why they are copied.
+
+    Raises:
+        UserError: If ``jpegtran`` or a folder is missing, one of the folders is in the other, or a
+            process was killed.
+        OSError: If a file cannot be read or written.
+    """
+    check_jpegtran()
+    if not src.is_dir():
+        raise UserError(f"{src} is no folder: name the one that holds the pictures.")
+    inside, outside = dst.resolve(), src.resolve()
+    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+        raise UserError(f"{src} and {dst}: one is in the other. Name a folder apart.")
+    dst.mkdir(parents=True, exist_ok=True)
+    for left_over in dst.glob(".tile_jpegs.*.part"):
+        left_over.unlink()
+
+    files, totals = sorted(_files(src)), {}
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+        try:
+            done = pool.map(partial(_tile_file, src, dst, interval), files, chunksize=8)
+            console = Console(stderr=True)
+            for what, before, after in track(done, "Tiling", len(files), console=console):
+                total = totals.setdefault(what, Total())
+                total.files += 1
+                total.before += before
+                total.after += after
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was killed, perhaps for want of memory: try fewer --jobs."
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return totals
+
+
+def _files(src: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(src, followlinks=True):
+        for name in names:
+            yield os.path.relpath(os.path.join(folder, name), src)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+    cv2.setNumThreads(0)
+
+
+def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int, int]:
+    """Tiles a file, and returns what became of it and its bytes before and after."""
+    source, target = src / name, dst / name
+    if target.exists():
+        there = target.read_bytes()
+        if (parsed := Jpeg.parse(there)) and parsed.tiled:
+            return TILED, source.stat().st_size, len(there)
+    data = source.read_bytes()
+    result, what = tile(data, interval)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = dst / f".tile_jpegs.{os.getpid()}.part"
+    scratch.write_bytes(result)
+    scratch.replace(target)
+    return what, len(data), len(result)

@@ -1,0 +1,68 @@
+"""Sec. 3.1's input: the mean subtracted from every pixel, and the colour shift, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models import ClsDataPreprocessor
+from torch import Tensor
+
+from vgg_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class VGGPreprocessor(ClsDataPreprocessor):
+    """Moves a batch of uint8 images to the device, and adds minus the mean and the lighting there.
+
+    The lighting is that of the samples, in training only: ``lighting`` in their metainfo, the shift
+    of (R, G, B) in grey levels that :class:`vgg_mm.DrawLighting` draws. The sum is taken in
+    float32; a net that was cast, as by ``half()``, gets its own type.
+
+    Args:
+        mean: Of (R, G, B), to be subtracted; in the images' order if ``to_rgb`` is False.
+        std: To divide by; the paper does not.
+        to_rgb: Whether to turn BGR images to RGB.
+        kwargs: Further arguments of mmpretrain's ``ClsDataPreprocessor``.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float] = (1, 1, 1),
+        to_rgb: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rgb = to_rgb
+        self.shift = -torch.tensor(mean, dtype=torch.float64)  # no buffer: half() would round it
+        self.divides = set(std) != {1}
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None], False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepares a batch for the net.
+
+        Args:
+            data: ``inputs``, (N, 3, H, W) or a list of N (3, H, W), and perhaps ``data_samples``.
+            training: Whether to add the lighting, and mmpretrain's batch augmentations.
+
+        Returns:
+            The same with ``inputs`` (N, 3, H, W), and the labels on the device.
+        """
+        inputs, samples = self.cast_data(data["inputs"]), data.get("data_samples")
+        shift = self.shift.expand(len(inputs), 3)
+        if training and samples and "lighting" in samples[0]:
+            lighting = torch.tensor([sample.lighting for sample in samples], dtype=torch.float64)
+            shift = shift + (lighting if self.rgb else lighting.flip(1))
+        shift = shift.float()[:, :, None, None].to(self.device, non_blocking=True)  # (N, 3, 1, 1)
+        if isinstance(inputs, Tensor):
+            inputs = self._add(inputs, shift)
+        else:
+            inputs = [self._add(x[None], s[None])[0] for x, s in zip(inputs, shift, strict=True)]
+        data = super().forward({**data, "inputs": inputs}, training)
+        return {**data, "inputs": data["inputs"].to(self.std.dtype)}
+
+    def _add(self, images: Tensor, shift: Tensor) -> Tensor:
+        images = images.flip(1) if self.rgb else images
+        x = images.to(torch.float32, copy=True).add_(shift)
+        return x.div_(self.std) if self.divides else x
