@@ -33,7 +33,8 @@ train_dataloader = dict(
                 *load,
                 dict(type="vgg_mm.ScaleJitter", S=S),
                 dict(type="vgg_mm.RandomCrop", size=crop),
-                *_base_.augment[1:],
+                dict(type="vgg_mm.RandomFlip"),
+                *_base_.light,
             ],
         )
     ),
@@ -59,4 +60,4 @@ tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 
 train_cfg = dict(max_epochs=70, val_interval=5)
 param_scheduler = [dict(type="MultiStepLR", milestones=[52, 65])]
-default_hooks = dict(logger=dict(interval=38), checkpoint=dict(interval=5, minutes=None))
+default_hooks = dict(logger=dict(interval=34), checkpoint=dict(interval=5, minutes=None))
