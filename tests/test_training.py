@@ -25,6 +25,7 @@ from torch import nn
 from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
 from vgg_mm.errors import UserError
+from vgg_mm.testing.report import curves
 from vgg_mm.training import DDP, PlateauLR
 from vgg_mm.training.checkpoints import AtomicBackend, latest, read_checkpoint
 
@@ -509,3 +510,17 @@ def children(pid):
 
 def environment(pid):
     return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+
+
+# The curves.
+
+
+def test_the_curves_of_a_resumed_run_take_the_place_of_what_it_repeats(tmp_path):
+    def log(name, lines):
+        folder = tmp_path / name / "vis_data"
+        folder.mkdir(parents=True)
+        (folder / "scalars.json").write_text(lines)
+
+    log("20260101_000000", '{"loss": 3, "step": 1}\n{"loss": 2, "step": 2}\n{"loss": 9, "st')
+    log("20260102_000000", '{"loss": 1, "step": 2}\n{"accuracy/top1": 50, "step": 1}\n')
+    assert curves(tmp_path) == ({1: 3, 2: 1}, {1: 50})

@@ -45,7 +45,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         axes.set_axis_off()
 
     loss, accuracy = curves.subplots(1, 2)
-    losses, accuracies = _curves(Path(work_dir))
+    losses, accuracies = curves(Path(work_dir))
     loss.plot(*zip(*sorted(losses.items()), strict=True), color="0.3", linewidth=1)
     loss.set(title="training loss", xlabel="iteration")
     accuracy.plot(*zip(*sorted(accuracies.items()), strict=True), color=RIGHT)
@@ -71,8 +71,8 @@ def _draw_image(
     plt.setp(axes.spines.values(), color=color, linewidth=2)
 
 
-def _curves(work_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
-    """Iteration -> loss and epoch -> top-1 accuracy, a resumed run's in place of the earlier."""
+def curves(work_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
+    """Iteration -> loss and epoch -> top-1 accuracy; a resumed run's take the earlier's place."""
     losses: dict[int, float] = {}
     accuracies: dict[int, float] = {}
     for log in sorted(work_dir.glob("*/vis_data/scalars.json")):
