@@ -492,7 +492,9 @@ def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):
         os.kill(pid, signal.SIGKILL)
         assert job.wait(timeout=60) != 0
     finally:
-        job.kill()
+        if job.poll() is None:
+            for pid in [*children(job.pid), job.pid]:
+                os.kill(pid, signal.SIGKILL)
     log = (tmp_path / "log").read_text()
     assert re.search(r"Root Cause.*rank +: 1 .*exitcode +: -9", log, re.DOTALL), log[-2000:]
 
