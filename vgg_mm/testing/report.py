@@ -34,7 +34,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         "right (dense evaluation)",
         fontsize=15,
     )
-    pictures, curves = figure.subfigures(2, height_ratios=(3, 2))
+    pictures, plots = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
     cells = pictures.subplots(3, 8).flat
     for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
@@ -44,7 +44,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     for axes in cells:  # fewer than 24 images
         axes.set_axis_off()
 
-    loss, accuracy = curves.subplots(1, 2)
+    loss, accuracy = plots.subplots(1, 2)
     losses, accuracies = curves(Path(work_dir))
     loss.plot(*zip(*sorted(losses.items()), strict=True), color="0.3", linewidth=1)
     loss.set(title="training loss", xlabel="iteration")
