@@ -73,7 +73,7 @@ def colours(image):
 
 def drawing(image):
     """The picture without its white margins."""
-    x, y, w, h = cv2.boundingRect((image.min(2) < 245).astype(np.uint8))
+    x, y, w, h = cv2.boundingRect((image.min(2) < 230).astype(np.uint8))
     return np.ascontiguousarray(image[y : y + h, x : x + w])
 
 

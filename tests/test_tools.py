@@ -142,7 +142,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     assert f"data: {train} training pictures of 8 classes, {val} for validation" in done.stdout
     assert "start: random weights, seed 0" in done.stdout
     assert re.search(r"speed: .* s a step of 128 images", done.stdout)
-    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 9 steps", done.stdout)
+    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
     assert not (cwd / "dry").exists()
 
 
@@ -153,15 +153,14 @@ def test_a_dry_run_sees_a_full_disk(trained, monkeypatch):
     assert re.search(r"5 checkpoints of \S+ GB do not fit into the 0.0001 GB .*--work-dir", says)
 
 
-def test_tensorboard(trained, tmp_path):
+def test_tensorboard(trained, tmp_path, monkeypatch):
     cwd, _ = trained
-    done = run(
-        ROOT / "tools/train.py", DEMO, "--tensorboard", "--work-dir", tmp_path, "--cfg-options",
-        *SHORT, cwd=cwd,
-    )  # fmt: skip
+    arguments = [DEMO, "--tensorboard", "--work-dir", tmp_path, "--cfg-options", *SHORT]
     if find_spec("tensorboard") is None:
-        assert "--tensorboard needs a package: pip install tensorboard" in done.stderr
+        says = mistake(cwd, "train", arguments, monkeypatch)
+        assert "--tensorboard needs a package: pip install tensorboard" in says
     else:
+        assert run(ROOT / "tools/train.py", *arguments, cwd=cwd).returncode == 0
         assert list(tmp_path.glob("*/vis_data/events.out.tfevents*"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -66,7 +67,7 @@ def dry_run(cfg: Config) -> None:
         validation = (time.perf_counter() - start) / i * len(val_loader)
 
     epochs = runner.max_epochs - runner.epoch
-    tests = epochs // runner.train_loop.val_interval
+    tests = math.ceil(epochs / runner.train_loop.val_interval)
     total = epochs * len(loader) * step + tests * validation
     images = loader.batch_size * runner.world_size
     lines = [
