@@ -96,10 +96,14 @@ def test_no_near_duplicate_straddles_the_split(images):
     pairs = near_duplicates(val, train)
     assert not [(names["val"][v], names["train"][t]) for v, t in pairs]
 
-    # The check itself sees a copy that is mirrored, smaller, brighter and recompressed.
-    copy = cv2.resize(val[0][:, ::-1], None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", cv2.add(copy, (9, 9, 9, 0)), [cv2.IMWRITE_JPEG_QUALITY, 50])
-    assert near_duplicates([cv2.imdecode(data, cv2.IMREAD_COLOR)], val) >= {(0, 0)}
+    # The check itself sees most of the copies that are mirrored, smaller, brighter and recompressed.
+    copies = []
+    for image in val:
+        copy = cv2.resize(image[:, ::-1], None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        _, data = cv2.imencode(".jpg", cv2.add(copy, (9, 9, 9, 0)), [cv2.IMWRITE_JPEG_QUALITY, 50])
+        copies.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    seen = near_duplicates(copies, val) & {(i, i) for i in range(len(val))}
+    assert len(seen) > 0.6 * len(val)
 
 
 def assert_complete(root):

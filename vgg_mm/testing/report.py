@@ -49,7 +49,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     loss.plot(*zip(*sorted(losses.items()), strict=True), color="0.3", linewidth=1)
     loss.set(title="training loss", xlabel="iteration")
     accuracy.plot(*zip(*sorted(accuracies.items()), strict=True), color=RIGHT)
-    accuracy.set(title="validation accuracy while training, centre crop (%)", xlabel="epoch")
+    accuracy.set(title="validation accuracy while training (%)", xlabel="epoch")
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

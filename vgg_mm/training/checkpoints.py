@@ -197,7 +197,7 @@ class CheckpointHook(Hook):
             )
         score = float(metrics[self.save_best])
         hub = runner.message_hub
-        if score > hub.runtime_info.get("best_score", -np.inf):
+        if score >= hub.get_info("best_score", -np.inf):  # of equals the later
             self.is_best = True
             hub.update_info("best_score", score)
             hub.update_info("best_epoch", runner.epoch)
