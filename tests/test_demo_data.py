@@ -96,7 +96,7 @@ def test_no_near_duplicate_straddles_the_split(images):
     pairs = near_duplicates(val, train)
     assert not [(names["val"][v], names["train"][t]) for v, t in pairs]
 
-    # The check itself sees most of the copies that are mirrored, smaller, brighter and recompressed.
+    # The check itself sees most copies that are mirrored, smaller, brighter, recompressed.
     copies = []
     for image in val:
         copy = cv2.resize(image[:, ::-1], None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
