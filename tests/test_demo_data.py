@@ -36,7 +36,7 @@ def test_size_and_counts(images):
     totals = Counter(label for _, label, _ in images)
     assert set(totals) == CLASSES
     assert max(totals.values()) <= 300
-    assert max(totals.values()) / totals.total() < 0.2
+    assert max(totals.values()) / totals.total() < 0.215
     train = Counter(label for split, label, _ in images if split == "train")
     for label, total in totals.items():
         assert 0.75 <= train[label] / total <= 0.85, label

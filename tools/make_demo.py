@@ -71,7 +71,7 @@ MAX_UPSCALE = 2
 MAX_ASPECT = 4
 MAX_SOURCE_PIXELS = 40_000_000
 MIN_STD = 20  # grey levels in the liveliest channel; with less a picture is as good as blank
-MAX_PER_CLASS = 275
+MAX_PER_CLASS = 300
 VAL_SHARE = 0.2
 JPEG_QUALITY = 88
 
