@@ -74,7 +74,9 @@ def test_says_what_the_paper_says(row):
 def test_states_the_recipe():
     cfg = load("vgg16_d_jitter.py")
     assert 4 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 256
-    assert cfg.optim_wrapper.optimizer == dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4, fused=True
+    )
     assert cfg.train_cfg.max_epochs == 74
     assert cfg.model.data_preprocessor.mean == list(paper.MEAN_RGB)
     assert cfg.model.data_preprocessor.std == [1, 1, 1]

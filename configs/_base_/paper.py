@@ -16,9 +16,7 @@ model = dict(
     ),
 )
 
-# `corrupt` names the pictures that a sample of the training set stands in for; `lighting` is what
-# the data_preprocessor adds.
-pack = [dict(type="PackInputs", meta_keys=["img_path", "corrupt", "lighting"])]
+pack = [dict(type="PackInputs", meta_keys=["img_path"])]
 load = [dict(type="vgg_mm.LoadImage")]
 light = [
     dict(
@@ -30,7 +28,7 @@ light = [
             [-0.5836, -0.6948, 0.4203],
         ],
     ),
-    *pack,
+    dict(type="vgg_mm.PackCrop"),
 ]
 centre = [dict(type="vgg_mm.CenterCrop", size=224), *pack]
 
@@ -64,7 +62,9 @@ test_cfg = dict()
 # Sec. 3.1: SGD with momentum 0.9 and L2 weight decay, the rate divided by 10 when the validation
 # accuracy stops improving, 74 epochs at most.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
-optim_wrapper = dict(optimizer=dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4))
+optim_wrapper = dict(
+    optimizer=dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4, fused=True)
+)
 # A plateau: more than `patience` validations in a row that are not better than the best by
 # `threshold` points. The rate falls at the first `drops` plateaus; the next one ends the training.
 param_scheduler = dict(type="vgg_mm.PlateauLR", patience=5, threshold=0.1, drops=3)

@@ -42,7 +42,7 @@ STOCK = [
 OURS = [
     dict(type="vgg_mm.LoadScaledCrop", S=S, size=SIZE),
     dict(type="vgg_mm.DrawLighting", **PCA),
-    dict(type="PackInputs", meta_keys=["img_path", "lighting"]),
+    dict(type="vgg_mm.PackCrop"),
 ]
 
 

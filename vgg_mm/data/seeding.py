@@ -61,8 +61,8 @@ class EpochSampler(Sampler):
 class SeededDataset(Dataset):
     """Gives every sample of a data set its own generator, ``results['rng']``.
 
-    A corrupt picture is replaced by another one, drawn from the same generator, whose metainfo
-    names it: ``corrupt`` is the list of the files that failed (:class:`vgg_mm.CorruptImagesHook`
+    A corrupt picture is replaced by another one, drawn from the same generator, that names it:
+    ``results['corrupt']`` is the list of the files that failed (:class:`vgg_mm.CorruptImagesHook`
     counts them).
 
     Args:

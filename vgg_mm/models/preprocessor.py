@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from vgg_mm.registry import MODELS
@@ -15,9 +16,9 @@ from vgg_mm.registry import MODELS
 class VGGPreprocessor(ClsDataPreprocessor):
     """Moves a batch of uint8 images to the device, and adds minus the mean and the lighting there.
 
-    The lighting is that of the samples, in training only: ``lighting`` in their metainfo, the shift
-    of (R, G, B) in grey levels that :class:`vgg_mm.DrawLighting` draws. The sum is taken in
-    float32; a net that was cast, as by ``half()``, gets its own type.
+    The lighting is what :class:`vgg_mm.DrawLighting` draws, a shift of (R, G, B) in grey levels for
+    each image. The sum is taken in float32; a net that was cast, as by ``half()``, gets its own
+    type.
 
     Args:
         mean: Of (R, G, B), to be subtracted; in the images' order if ``to_rgb`` is False.
@@ -43,23 +44,25 @@ class VGGPreprocessor(ClsDataPreprocessor):
         """Prepares a batch for the net.
 
         Args:
-            data: ``inputs``, (N, 3, H, W) or a list of N (3, H, W), and perhaps ``data_samples``.
-            training: Whether to add the lighting, and mmpretrain's batch augmentations.
+            data: ``inputs``, (N, 3, H, W) or a list of N (3, H, W), and perhaps ``data_samples``
+                or, from :class:`vgg_mm.PackCrop`, ``gt_label`` (N,) and ``lighting`` (N, 3).
+            training: Whether to apply mmpretrain's batch augmentations.
 
         Returns:
-            The same with ``inputs`` (N, 3, H, W), and the labels on the device.
+            ``inputs`` (N, 3, H, W) and ``data_samples``, on the device.
         """
         inputs, samples = self.cast_data(data["inputs"]), data.get("data_samples")
+        if "gt_label" in data:
+            samples = [DataSample().set_gt_label(label) for label in data["gt_label"]]
         shift = self.shift.expand(len(inputs), 3)
-        if training and samples and "lighting" in samples[0]:
-            lighting = torch.tensor([sample.lighting for sample in samples], dtype=torch.float64)
-            shift = shift + (lighting if self.rgb else lighting.flip(1))
+        if "lighting" in data:
+            shift = shift + (data["lighting"] if self.rgb else data["lighting"].flip(1))
         shift = shift.float()[:, :, None, None].to(self.device, non_blocking=True)  # (N, 3, 1, 1)
         if isinstance(inputs, Tensor):
             inputs = self._add(inputs, shift)
         else:
             inputs = [self._add(x[None], s[None])[0] for x, s in zip(inputs, shift, strict=True)]
-        data = super().forward({**data, "inputs": inputs}, training)
+        data = super().forward({"inputs": inputs, "data_samples": samples}, training)
         return {**data, "inputs": data["inputs"].to(self.std.dtype)}
 
     def _add(self, images: Tensor, shift: Tensor) -> Tensor:

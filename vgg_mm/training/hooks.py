@@ -38,7 +38,7 @@ class SpeedHook(Hook):
         seconds, waiting = (
             hub.get_scalar(f"train/{key}").current() for key in ("time", "data_time")
         )
-        images = len(data_batch["data_samples"]) * get_world_size()
+        images = len(data_batch["inputs"]) * get_world_size()
         hub.update_scalar("train/images/s", images / seconds)
         hub.update_scalar("train/waiting", 100 * waiting / seconds)
 
@@ -46,6 +46,8 @@ class SpeedHook(Hook):
 @HOOKS.register_module()
 class CorruptImagesHook(Hook):
     """Counts the distinct corrupt pictures that :class:`vgg_mm.SeededDataset` replaced.
+
+    Their names are the batch's ``corrupt``, from :class:`vgg_mm.PackCrop`.
 
     Args:
         limit: The share of the data set that may be bad before the training stops.
@@ -61,7 +63,7 @@ class CorruptImagesHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Logs new names and stops when this process alone has seen too many."""
-        new = {name for sample in data_batch["data_samples"] for name in sample.get("corrupt", [])}
+        new = {name for lines in data_batch.get("corrupt", ()) for name in lines.splitlines()}
         for name in sorted(new - self.seen):
             runner.logger.warning(f"Corrupt picture, another takes its place: {name}")
         if new - self.seen:
