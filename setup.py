@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TEST = ["pytest", "torchvision", "timm"]
+TEST = ["pytest", "pytest-xdist", "torchvision", "timm"]
 
 setup(
     name="vgg_mm",

@@ -1,3 +1,8 @@
+import os
+
+# Two workers share two cores: a thread each, and the same in what they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -353,7 +353,9 @@ def test_impossible_options(build, message):
 
 
 @pytest.mark.parametrize(
-    "transform", [ScaleJitter(5), RandomCrop(5), RandomFlip(), lighting()], ids=repr
+    "transform",
+    [ScaleJitter(5), RandomCrop(5), RandomFlip(), lighting()],
+    ids=lambda t: type(t).__name__,
 )
 def test_random_transforms_need_the_samples_generator(transform):
     name = type(transform).__name__
