@@ -24,7 +24,7 @@ def draw(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         unpack(f"{folder}/demo")
         image = cv2.resize(cv2.imread(find_pictures(f"{folder}/demo")[7]), (WIDTH, HEIGHT))
-    options = [cv2.IMWRITE_JPEG_RST_INTERVAL, 4, cv2.IMWRITE_JPEG_QUALITY, 90]
+    options = [cv2.IMWRITE_JPEG_RST_INTERVAL, 2, cv2.IMWRITE_JPEG_QUALITY, 90]
     data = cv2.imencode(".jpg", image, options)[1].tobytes()
     side = SIZE * min(HEIGHT, WIDTH) // S
     window = Window(*CORNER, CORNER[0] + side, CORNER[1] + side)
@@ -39,7 +39,7 @@ def draw(out: Path) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(shown[..., ::-1])
     axes.hlines(np.arange(0, HEIGHT, 16) - 0.5, 0, WIDTH, color="#555555", lw=0.3)
-    axes.vlines(np.arange(0, WIDTH, 64) - 0.5, 0, HEIGHT, color="#555555", lw=0.3)
+    axes.vlines(np.arange(0, WIDTH, 32) - 0.5, 0, HEIGHT, color="#555555", lw=0.3)
     axes.add_patch(Rectangle((x, y), width, height, fill=False, ec="#0072b2", lw=2.5))
     axes.add_patch(Rectangle(CORNER[::-1], side, side, fill=False, ec="#d55e00", lw=2.5))
     style = dict(fontsize=13, bbox=dict(fc="white", ec="none", alpha=0.85))

@@ -33,7 +33,7 @@ def main() -> None:
         "--interval",
         type=count,
         metavar="K",
-        default=4,
+        default=2,
         help="blocks from one marker to the next, 16 pixels wide each in most files; each row's "
         "nearest divisor is taken; default: %(default)s",
     )

@@ -41,7 +41,7 @@ class Total:
     after: int = 0
 
 
-def tile(data: bytes, interval: int = 4) -> tuple[bytes, str]:
+def tile(data: bytes, interval: int = 2) -> tuple[bytes, str]:
     """Puts restart markers into a JPEG with ``jpegtran``; its coefficients stay the same.
 
     Progressive files become sequential, and every file's codes optimal.
@@ -93,7 +93,7 @@ def divisor(number: int, near: int) -> int:
     return min(divisors, key=lambda i: abs(math.log(i / near)))
 
 
-def tile_folder(src: Path, dst: Path, interval: int = 4, jobs: int = 1) -> dict[str, Total]:
+def tile_folder(src: Path, dst: Path, interval: int = 2, jobs: int = 1) -> dict[str, Total]:
     """Makes ``dst`` a copy of ``src`` whose JPEGs are tiled, see :func:`tile`.
 
     A file appears there whole or not at all, so a run that was stopped goes on where it was: what
