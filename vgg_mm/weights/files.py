@@ -106,8 +106,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     meta = saved.get("meta", {})
     if not isinstance(state, dict):
         raise UserError(f"{path}: its state_dict is {type(state).__name__}, no dict of tensors.")
-    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
     return tensors, meta if isinstance(meta, dict) else {}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor whose numbers the file holds one by one."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
 
 
 @contextmanager

@@ -54,6 +54,18 @@ class Input:
             )
 
     @classmethod
+    def of(cls, saved: object) -> Input:
+        """The input that a file's ``asdict(input)`` says.
+
+        Raises:
+            UserError: If it says something else.
+        """
+        try:
+            return cls(**saved)
+        except TypeError:
+            raise UserError(f"the file's note of its input is none: {saved!r:.200}.") from None
+
+    @classmethod
     def parse(cls, words: Sequence[str]) -> Input:
         """Reads a name in :data:`INPUTS`, or ``order top mean mean mean std std std``.
 

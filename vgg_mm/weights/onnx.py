@@ -57,7 +57,7 @@ class Graph:
         try:
             self._walk(onnx, model.graph)
             said = {entry.key: entry.value for entry in model.metadata_props}.get(INPUT_KEY)
-            self.input = Input(**json.loads(said)) if said else None
+            self.input = Input.of(json.loads(said)) if said else None
         except UserError:
             raise
         except Exception as error:  # of arrays that do not fit their shapes, of missing attributes

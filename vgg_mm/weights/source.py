@@ -61,13 +61,13 @@ def open_source(source: str | os.PathLike, arch: str, prefix: str = "") -> Sourc
     try:
         kind, _, part = find_names(tensors, arch)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path} will not do: {error}") from None
     tensors = {key: value for key, value in tensors.items() if key in part}
     if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
         raise UserError(f"{path} is damaged: its tensors claim more bytes than it has.")
     known = INPUTS["vgg_mm" if kind == "vgg_mm" else "torchvision"]
-    if isinstance(meta.get("input"), dict):
-        known = Input(**meta["input"])
+    if "input" in meta:
+        known = Input.of(meta["input"])
     return Source(path, kind, tensors, lambda arch: find_names(tensors, arch)[1], known)
 
 
@@ -109,7 +109,7 @@ def take(source: Source, names: dict[str, str], channels: int) -> dict[str, Tens
         Float32 on the CPU, as stored; ``fc6.weight`` is (out, channels, k, k).
 
     Raises:
-        UserError: If one is missing, or not finite, or fc6's inputs make no square map.
+        UserError: If one is missing or not of finite floats, or fc6's inputs make no square map.
     """
     if lacks := [name for name in names if names[name] not in source.tensors]:
         each = ", ".join(f"{name} ({names[name]})" for name in lacks)
@@ -127,7 +127,9 @@ def take(source: Source, names: dict[str, str], channels: int) -> dict[str, Tens
             value = value.unflatten(1, (channels, side, side))
         elif ours in ("fc7.weight", "fc8.weight") and value.ndim == 2:
             value = value[:, :, None, None]
-        if value.is_floating_point():
+        if not ours.endswith("num_batches_tracked"):
+            if not value.is_floating_point():
+                raise UserError(f"{source.path}: {theirs} ({ours}) is {value.dtype}, no floats.")
             value = value.float()
             if not value.isfinite().all():
                 raise UserError(f"{source.path}: {theirs} ({ours}) holds NaN or infinity.")
@@ -153,8 +155,9 @@ def fit(source: Source, arch: str, features_only: bool = False) -> dict[str, Ten
     try:
         return _fit(source, arch, features_only)
     except UserError as error:
-        others = [other for other in TABLE_1 if other != arch and _fits(source, other)]
-        hint = f" It fits --to-arch {' or '.join(others)}." if others else ""
+        others = [other for other in TABLE_1 if _fits(source, other)]
+        misfit = others and arch not in others
+        hint = f" It fits --to-arch {' or '.join(others)}." if misfit else ""
         raise UserError(f"{error}{hint}") from None
 
 
@@ -174,16 +177,16 @@ def _fit(source: Source, arch: str, features_only: bool) -> dict[str, Tensor]:
     if left:
         raise UserError(f"{source.path} is not net {arch}: it also holds {', '.join(left)}.")
     first = source.tensors.get(convs["conv1_1.weight"], torch.empty(64))
-    shapes = _shapes(arch, len(first))
-    channels = shapes[next(reversed([key for key in shapes if key.startswith("conv")]))][0]
+    width = first.shape[0] if first.ndim else 0
+    shapes, channels = _shapes(arch, width), stages(arch, width)[-1][-1].channels
     weights = take(source, convs, channels)
     if not features_only:
         try:
             weights |= take(source, {n: names.get(n, n) for n in fc_names("vgg_mm")}, channels)
         except UserError as error:
             raise UserError(f"{error} Without the classifier: --features-only.") from None
-        hidden, _, side, _ = weights["fc6.weight"].shape
-        classes = len(weights["fc8.weight"])
+        hidden, classes = (weights[f"{layer}.bias"].numel() for layer in ("fc6", "fc8"))
+        side = weights["fc6.weight"].shape[-1]
         shapes |= {
             "fc6.weight": (hidden, channels, side, side),
             "fc7.weight": (hidden, hidden, 1, 1),
