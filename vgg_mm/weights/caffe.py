@@ -7,7 +7,6 @@ ones ``layer`` (100); a layer's name and its blobs are what we read.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -34,9 +33,7 @@ def read(path: Path) -> dict[str, Tensor]:
         UserError: If the file is no NetParameter, or is cut off or forged.
     """
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            with memoryview(data) as view:
-                return _net(view)
+        return _net(memoryview(path.read_bytes()))
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged, or no .caffemodel: {error}.") from None
 

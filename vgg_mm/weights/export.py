@@ -54,6 +54,8 @@ def export(
         raise UserError(f"{cfg.filename}: only vgg_mm.VGG with vgg_mm.VGGHead can be exported.")
     saved = read_checkpoint(checkpoint)
     weights = saved.get("state_dict", saved)
+    if not head:
+        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     check_fit(model, weights, str(checkpoint))
     model.load_state_dict(weights)
     pre = model.data_preprocessor

@@ -146,7 +146,7 @@ class Graph:
         if Path(places.get("location", "x")).name != places.get("location", "x"):
             self._refuse(node, f"has its weights in {places['location']}, which is another folder")
         self.left -= bytes_each * prod(proto.dims)
-        if self.left < 0:
+        if self.left < 0 or min(proto.dims, default=0) < 0:
             self._refuse(node, f"claims {list(proto.dims)} numbers, more than the file holds")
         values = np.array(onnx.numpy_helper.to_array(proto, str(self.path.parent)))
         self.tensors[key] = torch.from_numpy(values)

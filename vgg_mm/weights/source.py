@@ -112,8 +112,8 @@ def take(source: Source, names: dict[str, str], channels: int) -> dict[str, Tens
         UserError: If one is missing or not of finite floats, or fc6's inputs make no square map.
     """
     if lacks := [name for name in names if names[name] not in source.tensors]:
-        each = ", ".join(f"{name} ({names[name]})" for name in lacks)
-        raise UserError(f"{source.path} is incomplete: it lacks {each}.")
+        each = [f"{name} ({names[name]})" for name in lacks]
+        raise UserError(f"{source.path} is incomplete: it lacks {_some(each)}.")
     weights: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         value = source.tensors[theirs]
@@ -135,6 +135,11 @@ def take(source: Source, names: dict[str, str], channels: int) -> dict[str, Tens
                 raise UserError(f"{source.path}: {theirs} ({ours}) holds NaN or infinity.")
         weights[ours] = value
     return weights
+
+
+def _some(names: list[str]) -> str:
+    more = [f"and {len(names) - 4} more"] if len(names) > 4 else []
+    return ", ".join([*names[:4], *more])
 
 
 def fit(source: Source, arch: str, features_only: bool = False) -> dict[str, Tensor]:
@@ -175,36 +180,47 @@ def _fit(source: Source, arch: str, features_only: bool) -> dict[str, Tensor]:
     if features_only:
         left = [key for key in left if re.search("conv|features|block", key)]
     if left:
-        raise UserError(f"{source.path} is not net {arch}: it also holds {', '.join(left)}.")
+        raise UserError(f"{source.path} is not net {arch}: it also holds {_some(left)}.")
     first = source.tensors.get(convs["conv1_1.weight"], torch.empty(64))
-    width = first.shape[0] if first.ndim else 0
-    shapes, channels = _shapes(arch, width), stages(arch, width)[-1][-1].channels
+    width = max(first.shape[0], 1) if first.ndim else 1
+    channels = stages(arch, width)[-1][-1].channels
     weights = take(source, convs, channels)
-    if not features_only:
-        try:
-            weights |= take(source, {n: names.get(n, n) for n in fc_names("vgg_mm")}, channels)
-        except UserError as error:
-            raise UserError(f"{error} Without the classifier: --features-only.") from None
-        hidden, classes = (weights[f"{layer}.bias"].numel() for layer in ("fc6", "fc8"))
-        side = weights["fc6.weight"].shape[-1]
-        shapes |= {
-            "fc6.weight": (hidden, channels, side, side),
-            "fc7.weight": (hidden, hidden, 1, 1),
-            "fc8.weight": (classes, hidden, 1, 1),
-            "fc6.bias": (hidden,),
-            "fc7.bias": (hidden,),
-            "fc8.bias": (classes,),
-        }
+    _check_shapes(source, names, weights, _conv_shapes(arch, width))
+    if features_only:
+        return weights
+    try:
+        fcs = take(source, {n: names.get(n, n) for n in fc_names("vgg_mm")}, channels)
+    except UserError as error:
+        raise UserError(f"{error} Without the classifier: --features-only.") from None
+    hidden, classes = (fcs[f"{layer}.bias"].numel() for layer in ("fc6", "fc8"))
+    side = (fcs["fc6.weight"].shape or (1,))[-1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "fc6.weight": (hidden, channels, side, side),
+        "fc6.bias": (hidden,),
+        "fc7.weight": (hidden, hidden, 1, 1),
+        "fc7.bias": (hidden,),
+        "fc8.weight": (classes, hidden, 1, 1),
+        "fc8.bias": (classes,),
+    }
+    _check_shapes(source, names, fcs, shapes)
+    return weights | fcs
+
+
+def _check_shapes(
+    source: Source,
+    names: dict[str, str],
+    weights: dict[str, Tensor],
+    shapes: dict[str, tuple[int, ...]],
+) -> None:
     for name, value in weights.items():
         if tuple(value.shape) != shapes[name]:
             raise UserError(
-                f"{source.path} is not net {arch}: {names[name]} ({name}) is "
-                f"{list(value.shape)}, not {list(shapes[name])}."
+                f"{source.path} does not fit: {names[name]} ({name}) is {list(value.shape)}, not "
+                f"{list(shapes[name])}."
             )
-    return weights
 
 
-def _shapes(arch: str, width: int) -> dict[str, tuple[int, ...]]:
+def _conv_shapes(arch: str, width: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the convs' weights, and of batch norms', by our names."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels = 3
