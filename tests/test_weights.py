@@ -471,6 +471,18 @@ def test_round_trips(to, arch, ending, norm, tool, tmp_path):
             assert (state[name] - value).abs().max() <= 1e-6 * value.abs().max()
         else:
             assert state[name].equal(value), name
+    for args in (["export", config, back, out, "--to", to], ["test", config, back]):
+        with pytest.raises(
+            SystemExit, match="back.pth is for another input .*mean=.123.675, 116.2"
+        ):
+            tool(*args)
+
+
+def test_a_library_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "net.h5").touch()
+    with pytest.raises(UserError, match=r"\.h5 needs h5py: pip install 'vgg_mm\[weights\]'"):
+        convert(tmp_path / "net.h5", "A")
 
 
 @torch.no_grad()

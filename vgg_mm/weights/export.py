@@ -21,7 +21,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
 from vgg_mm.weights.files import library, replacing
-from vgg_mm.weights.inputs import INPUTS, Input, refold
+from vgg_mm.weights.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
 
@@ -57,14 +57,9 @@ def export(
     if not head:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     check_fit(model, weights, str(checkpoint))
+    check_input(saved, cfg.model, str(checkpoint))
     model.load_state_dict(weights)
-    pre = model.data_preprocessor
-    trained_on = Input(
-        "RGB" if pre.rgb else "BGR",
-        255,
-        tuple((-pre.shift).tolist()),
-        tuple(pre.std.flatten().tolist()),
-    )
+    trained_on = Input.of_config(cfg.model)
     if to == "onnx":
         return trained_on, _export_onnx(backbone, head, trained_on, Path(path))
     state, given = _to_layout(backbone, head, trained_on, to)

@@ -13,7 +13,7 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import barrier, get_rank
 from torch import Tensor
 
 from vgg_mm.errors import UserError, suggest
@@ -30,7 +30,7 @@ def library(name: str, use: str) -> ModuleType:
         return import_module(name)
     except ImportError:
         root = name.partition(".")[0]
-        raise UserError(f"{use} needs {root}: pip install 'vgg_mm[weights]' ({root}).") from None
+        raise UserError(f"{use} needs {root}: pip install 'vgg_mm[weights]'.") from None
 
 
 def local(source: str | os.PathLike) -> Path:
@@ -52,10 +52,12 @@ def local(source: str | os.PathLike) -> Path:
         return path
     name = os.path.basename(urlparse(source).path)
     path = Path(torch.hub.get_dir(), "checkpoints", name)
-    rank, world_size = get_dist_info()
-    if int(os.environ.get("LOCAL_RANK", rank)) == 0 and not path.is_file():
-        _download(source, path)
-    if world_size > 1:
+    if not name:
+        raise UserError(f"{source} names no file.")
+    try:
+        if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and not path.is_file():
+            _download(source, path)
+    finally:
         barrier()
     if not path.is_file():
         raise UserError(f"{source} did not arrive; see the first process's error.")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,13 @@ class Input:
             raise UserError(f"the file's note of its input is none: {saved!r:.200}.") from None
 
     @classmethod
+    def of_config(cls, model: dict) -> Input:
+        """The input that a config's ``model`` makes of BGR images with its data_preprocessor."""
+        given = model.get("data_preprocessor") or {}
+        mean, std = given.get("mean") or (0, 0, 0), given.get("std") or (1, 1, 1)
+        return cls("RGB" if given.get("to_rgb") else "BGR", 255, tuple(mean), tuple(std))
+
+    @classmethod
     def parse(cls, words: Sequence[str]) -> Input:
         """Reads a name in :data:`INPUTS`, or ``order top mean mean mean std std std``.
 
@@ -95,6 +103,31 @@ class Input:
 
     def _rgb(self, values: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(values) if self.order == "RGB" else tuple(values)[::-1]
+
+
+def check_input(saved: dict, model: dict, name: str) -> None:
+    """Compares a checkpoint's note of its input, if it has one, with a config's.
+
+    Args:
+        saved: The checkpoint.
+        model: The config's ``model``.
+        name: What to call the checkpoint.
+
+    Raises:
+        UserError: If they differ.
+    """
+    if "input" not in saved.get("meta", {}):
+        return
+    wanted, given = Input.of(saved["meta"]["input"]), Input.of_config(model)
+    if (
+        wanted.order != given.order
+        or not np.allclose(wanted.mean_rgb, given.mean_rgb, rtol=0, atol=1e-4)
+        or not torch.allclose(wanted.scale_rgb, given.scale_rgb, rtol=1e-6)
+    ):
+        raise UserError(
+            f"{name} is for another input than the config's: set model.data_preprocessor to "
+            f"mean={list(wanted.mean)}, std={list(wanted.std)}, to_rgb={wanted.order == 'RGB'}."
+        )
 
 
 INPUTS = {

@@ -32,9 +32,9 @@ class Graph:
     """The layers of an ONNX file's net, which must be a VGG's row of layers.
 
     Attributes:
-        tensors: ``NAME.weight`` and ``NAME.bias`` of the layers by their nodes' names, (out, in, k,
-            k) for convs and (out, in) for dense layers.
-        layers: The names, in the graph's order.
+        tensors: The layers' weights and biases by the file's names; weights are (out, in, k, k) for
+            convs and (out, in) for dense layers.
+        layers: The names of each layer's weight and bias, in the graph's order.
         ops: The row of ``layer``, ``Relu``, ``LRN`` and ``MaxPool``.
         input: What the file says of its input; None for files that are not ours.
 
@@ -52,7 +52,7 @@ class Graph:
         self.left = path.stat().st_size
         self.left += sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*data"))
         self.tensors: dict[str, Tensor] = {}
-        self.layers: list[str] = []
+        self.layers: list[list[str]] = []
         self.ops: list[str] = []
         try:
             self._walk(onnx, model.graph)
@@ -86,7 +86,7 @@ class Graph:
         if op in LAYERS:
             self._layer(node, attributes, onnx)
         elif op == "Add" and node.input[1] in self.known and self.ops[-1:] == ["layer"]:
-            self._put(f"{self.layers[-1]}.bias", node.input[1], node, onnx)
+            self._take_bias(node.input[1], node, onnx)
         elif op == "Relu":
             self.ops.append(op)
         elif op in ("LRN", "Div"):
@@ -111,7 +111,7 @@ class Graph:
         name = node.input[1]
         if name not in self.known:
             self._refuse(node, "has no weights in the file")
-        weight = self._put(f"{name}.weight", name, node, onnx)
+        weight = self._take(name, node, onnx)
         fc = self.ops.count("MaxPool") == 5
         if node.op_type == "Conv":
             side = 0 if fc else weight.shape[-1] // 2
@@ -127,15 +127,19 @@ class Graph:
             if attributes.get("transA", 0) or set(odd.values()) != {1}:
                 self._refuse(node, f"has transA or {odd}, where a VGG has none")
             weight = weight if attributes.get("transB", 0) else weight.T
-        self.tensors[f"{name}.weight"] = weight
-        self.layers.append(name)
+        self.tensors[name] = weight
+        self.layers.append([name])
         self.ops.append("layer")
         if len(node.input) > 2:
-            self._put(f"{name}.bias", node.input[2], node, onnx)
+            self._take_bias(node.input[2], node, onnx)
 
-    def _put(self, key: str, name: str, node: object, onnx: ModuleType) -> Tensor:
+    def _take_bias(self, name: str, node: object, onnx: ModuleType) -> None:
+        self._take(name, node, onnx)
+        self.layers[-1].append(name)
+
+    def _take(self, name: str, node: object, onnx: ModuleType) -> Tensor:
         """Takes a tensor of the file, after its claims were held against the file's size."""
-        if key in self.tensors:
+        if name in self.tensors:
             self._refuse(node, f"has weights that another layer has too ({name})")
         proto = self.known[name]
         types = onnx.TensorProto
@@ -149,8 +153,8 @@ class Graph:
         if self.left < 0 or min(proto.dims, default=0) < 0:
             self._refuse(node, f"claims {list(proto.dims)} numbers, more than the file holds")
         values = np.array(onnx.numpy_helper.to_array(proto, str(self.path.parent)))
-        self.tensors[key] = torch.from_numpy(values)
-        return self.tensors[key]
+        self.tensors[name] = torch.from_numpy(values)
+        return self.tensors[name]
 
     def _refuse(self, node: object, why: str) -> None:
         raise UserError(f"{self.path}: node {node.name or node.output[0]} ({node.op_type}) {why}.")
@@ -177,8 +181,8 @@ class Graph:
             )
         ours = [layer.name for stage in stages(arch) for layer in stage if layer.kernel]
         ours = [*ours, "fc6", "fc7", "fc8"][: max(convs, len(self.layers))]
-        return {
-            f"{a}.{leaf}": f"{b}.{leaf}"
-            for a, b in zip(ours, self.layers, strict=True)
-            for leaf in ("weight", "bias")
-        }
+        names: dict[str, str] = {}
+        for layer, (weight, *bias) in zip(ours, self.layers, strict=True):
+            names[f"{layer}.weight"] = weight
+            names[f"{layer}.bias"] = bias[0] if bias else f"none beside {weight}"
+        return names

@@ -65,9 +65,10 @@ def open_source(source: str | os.PathLike, arch: str, prefix: str = "") -> Sourc
     tensors = {key: value for key, value in tensors.items() if key in part}
     if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
         raise UserError(f"{path} is damaged: its tensors claim more bytes than it has.")
-    known = INPUTS["vgg_mm" if kind == "vgg_mm" else "torchvision"]
     if "input" in meta:
         known = Input.of(meta["input"])
+    else:
+        known = INPUTS["torchvision"] if kind != "vgg_mm" else None
     return Source(path, kind, tensors, lambda arch: find_names(tensors, arch)[1], known)
 
 
