@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TEST = ["pytest", "pytest-xdist", "torchvision", "timm"]
+WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
+TEST = ["pytest", "pytest-xdist", "torchvision", "timm", *WEIGHTS]
 
 setup(
     name="vgg_mm",
@@ -30,6 +31,8 @@ setup(
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.
         "lite": ["mmcv-lite==2.1.0"],
+        # What tools/convert_weights.py and tools/export.py want for other formats.
+        "weights": WEIGHTS,
         "test": TEST,
         "dev": [*TEST, "ruff"],
         "tensorboard": ["tensorboard"],

@@ -18,6 +18,7 @@ from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.upstream import format_configs_once
+from vgg_mm.weights.inputs import check_input
 
 format_configs_once()
 # What dies out in a net, momenta above all, ends in numbers so small that CPUs crawl over them.
@@ -109,9 +110,10 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
         ``error/top1`` and ``error/top5`` in %.
 
     Raises:
-        UserError: If the checkpoint does not load safely, or does not fit the config's net.
+        UserError: If the checkpoint does not load safely, or does not fit the config's net or
+            input.
     """
-    read_checkpoint(checkpoint)
+    check_input(read_checkpoint(checkpoint), cfg.model, checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     protocol = _protocol(cfg, checkpoint)
     tested = cfg.test_dataloader.dataset

@@ -3,6 +3,7 @@
 from .head import FC, VGGFC, VGGHead
 from .init import Glorot
 from .preprocessor import VGGPreprocessor
+from .pretrained import Pretrained
 from .vgg import VGG
 
-__all__ = ["FC", "Glorot", "VGG", "VGGFC", "VGGHead", "VGGPreprocessor"]
+__all__ = ["FC", "Glorot", "Pretrained", "VGG", "VGGFC", "VGGHead", "VGGPreprocessor"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
+from vgg_mm.weights.inputs import check_input
 
 
 class Predictor:
@@ -43,6 +44,7 @@ class Predictor:
         self.model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
         weights = saved.get("state_dict", saved)
         check_fit(self.model.module, weights, str(checkpoint))
+        check_input(saved, cfg.model, str(checkpoint))
         self.model.module.load_state_dict(weights)
         self.model.to(get_device()).eval()
         meta = saved.get("meta", {}).get("dataset_meta", {})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,18 +30,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
 
     Raises:
-        UserError: If it is missing, damaged, or holds more than that and the log of mmengine 0.10.
+        UserError: If it is missing, damaged, compressed (it could unfold to any size), or holds
+            more than that and the log of mmengine 0.10.
     """
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint {path}.")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, AttributeError, RuntimeError, EOFError):
+        packed = zipfile.is_zipfile(path) and zipfile.ZipFile(path).infolist()
+        compressed = any(entry.compress_type for entry in packed or ())
+        saved = None if compressed else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged pickle raises nearly any
         saved = None
     if not isinstance(saved, dict):
         raise UserError(
-            f"{path} is not a checkpoint that loads safely: it is damaged, something else, or "
-            "holds more than tensors and plain values."
+            f"{path} is not a checkpoint that loads safely: it is damaged, compressed, something "
+            "else, or holds more than tensors and plain values."
         )
     return saved
 

@@ -1,0 +1,1 @@
+"""Weights from anywhere and for anywhere: torchvision, timm, mmpretrain, Caffe, Keras, ONNX."""

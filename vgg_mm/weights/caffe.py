@@ -1,0 +1,128 @@
+"""A ``.caffemodel``: Caffe's NetParameter, as much of it as holds weights.
+
+Protocol buffers on the wire: a message is a row of fields, each a number, a type, and a varint, 4
+or 8 bytes, or a length and as many bytes. The authors' files have the older ``layers`` (2), later
+ones ``layer`` (100); a layer's name and its blobs are what we read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vgg_mm.errors import UserError
+
+# NetParameter's layer lists: field -> (the field of the layer's name, the field of its blobs).
+LAYERS = {2: (4, 6), 100: (1, 7)}
+# BlobProto: the old four sides, and what holds data.
+SIDES, DATA, SHAPE, DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The float32 weights of every layer that has any, as ``conv1_1.weight`` and ``.bias``.
+
+    A conv's weight is (out, in, k, k), an InnerProduct's (out, in) or, in old files,
+    (1, 1, out, in).
+
+    Raises:
+        UserError: If the file is no NetParameter, or is cut off or forged.
+    """
+    try:
+        return _net(memoryview(path.read_bytes()))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged, or no .caffemodel: {error}.") from None
+
+
+def _net(view: memoryview) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for number, message in _fields(view):
+        if number not in LAYERS or not isinstance(message, memoryview):
+            continue
+        name_field, blobs_field = LAYERS[number]
+        fields = list(_fields(message))
+        name = next((str(v, "utf-8") for n, v in fields if n == name_field and _is_bytes(v)), "")
+        blobs = [v for n, v in fields if n == blobs_field and _is_bytes(v)]
+        for leaf, blob in zip(("weight", "bias"), blobs, strict=False):
+            if f"{name}.{leaf}" in tensors:
+                raise ValueError(f"two layers are called {name!r}")
+            tensors[f"{name}.{leaf}"] = _blob(blob, f"{name}.{leaf}")
+    return tensors
+
+
+def _blob(view: memoryview, name: str) -> Tensor:
+    sides = dict.fromkeys(SIDES, 0)
+    shape: list[int] | None = None
+    parts: list[np.ndarray] = []
+    for number, value in _fields(view):
+        if number in SIDES and isinstance(value, int):
+            sides[number] = value
+        elif number == SHAPE and _is_bytes(value):
+            shape = []
+            for field, dims in _fields(value):
+                if field == 1:
+                    shape += _varints(dims) if _is_bytes(dims) else [dims]
+        elif number in (DATA, DOUBLE_DATA):
+            if not _is_bytes(value):
+                raise ValueError(f"the numbers of {name} are not packed")
+            parts.append(np.frombuffer(value, "<f4" if number == DATA else "<f8"))
+    values = np.concatenate(parts or [np.empty(0)], dtype=np.float32, casting="same_kind")
+    shape = list(sides.values()) if shape is None else shape
+    if prod(shape) != values.size:
+        raise ValueError(f"{name} is {shape} and holds {values.size:,} numbers")
+    if len(shape) == 4 and name.endswith("bias"):
+        shape = [values.size]
+    elif len(shape) == 4 and shape[:2] == [1, 1]:
+        shape = shape[2:]
+    return torch.from_numpy(values.reshape(shape))
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a message: their numbers, and an int or the bytes."""
+    at = 0
+    while at < len(view):
+        key, at = _varint(view, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(view, at)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, at = _varint(view, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field of the unknown wire type {kind}")
+        if size > len(view) - at:
+            raise ValueError(f"a field of {size:,} bytes where {len(view) - at:,} are left")
+        # Single numbers of 4 or 8 bytes are nothing that we read.
+        yield key >> 3, view[at : at + size] if kind == 2 else 0
+        at += size
+
+
+def _varints(view: memoryview) -> list[int]:
+    values, at = [], 0
+    while at < len(view):
+        value, at = _varint(view, at)
+        values.append(value)
+    return values
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for i in range(10):
+        if at + i >= len(view):
+            raise ValueError("it ends inside a number")
+        byte = view[at + i]
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            return value, at + i + 1
+    raise ValueError("a number of more than 10 bytes")
+
+
+def _is_bytes(value: int | memoryview) -> bool:
+    return isinstance(value, memoryview)

@@ -1,0 +1,154 @@
+"""What a net's input is: the order of colours, the range, the mean and the deviation of pixels.
+
+A net that was trained on ``(p * top / 255 - mean) / std`` gives the same logits on
+``p - mean * 255 / top``, this project's input, once conv1_1's weights are multiplied by
+``top / 255 / std`` for each colour and put in the order of RGB. This is exact. The mean cannot
+follow them: a difference of means would be a constant in conv1_1's bias where the kernel lies
+inside the image, but its zero padding, which stands for a pixel of the mean colour, would change
+too. So a mean stays what it was, and is the ``data_preprocessor``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vgg_mm.errors import UserError
+from vgg_mm.paper import MEAN_RGB
+
+
+@dataclass(frozen=True)
+class Input:
+    """A net's input, ``(p * top / 255 - mean) / std`` of pixels ``p`` from 0 to 255.
+
+    Args:
+        order: Of the colours, ``"RGB"`` or ``"BGR"``.
+        top: What a white pixel becomes before the mean is subtracted: 1 or 255.
+        mean: Of each colour, in this order and range.
+        std: Likewise.
+
+    Raises:
+        UserError: If a value is impossible.
+    """
+
+    order: str
+    top: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        numbers = [self.top, *self.mean, *self.std]
+        if (
+            self.order not in ("RGB", "BGR")
+            or len(numbers) != 7
+            or not all(isinstance(n, int | float) and isfinite(n) for n in numbers)
+            or min(self.top, *self.std) <= 0
+        ):
+            raise UserError(
+                f"{self} is no input of a net: the order is RGB or BGR, mean and std are three "
+                "numbers, and top and std positive."
+            )
+
+    @classmethod
+    def of(cls, saved: object) -> Input:
+        """The input that a file's ``asdict(input)`` says.
+
+        Raises:
+            UserError: If it says something else.
+        """
+        try:
+            return cls(**saved)
+        except TypeError:
+            raise UserError(f"the file's note of its input is none: {saved!r:.200}.") from None
+
+    @classmethod
+    def of_config(cls, model: dict) -> Input:
+        """The input that a config's ``model`` makes of BGR images with its data_preprocessor."""
+        given = model.get("data_preprocessor") or {}
+        mean, std = given.get("mean") or (0, 0, 0), given.get("std") or (1, 1, 1)
+        return cls("RGB" if given.get("to_rgb") else "BGR", 255, tuple(mean), tuple(std))
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Input:
+        """Reads a name in :data:`INPUTS`, or ``order top mean mean mean std std std``.
+
+        Raises:
+            UserError: If it is neither.
+        """
+        if len(words) == 1 and words[0] in INPUTS:
+            return INPUTS[words[0]]
+        try:
+            top, *colours = map(float, words[1:])
+            return cls(words[0], top, tuple(colours[:3]), tuple(colours[3:]))
+        except ValueError:
+            raise UserError(
+                f"{' '.join(words)} is no input: give {', '.join(INPUTS)}, or eight values, such "
+                "as BGR 255 103.939 116.779 123.68 1 1 1."
+            ) from None
+
+    @property
+    def mean_rgb(self) -> list[float]:
+        """The mean of (R, G, B) from 0 to 255."""
+        return [round(value * 255 / self.top, 6) for value in self._rgb(self.mean)]
+
+    @property
+    def scale_rgb(self) -> Tensor:
+        """By what (R, G, B) from 0 to 255 are multiplied: (3,), float64."""
+        return self.top / 255 / torch.tensor(self._rgb(self.std), dtype=torch.float64)
+
+    def _rgb(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(values) if self.order == "RGB" else tuple(values)[::-1]
+
+
+def check_input(saved: dict, model: dict, name: str) -> None:
+    """Compares a checkpoint's note of its input, if it has one, with a config's.
+
+    Args:
+        saved: The checkpoint.
+        model: The config's ``model``.
+        name: What to call the checkpoint.
+
+    Raises:
+        UserError: If they differ.
+    """
+    if "input" not in saved.get("meta", {}):
+        return
+    wanted, given = Input.of(saved["meta"]["input"]), Input.of_config(model)
+    if (
+        wanted.order != given.order
+        or not np.allclose(wanted.mean_rgb, given.mean_rgb, rtol=0, atol=1e-4)
+        or not torch.allclose(wanted.scale_rgb, given.scale_rgb, rtol=1e-6)
+    ):
+        raise UserError(
+            f"{name} is for another input than the config's: set model.data_preprocessor to "
+            f"mean={list(wanted.mean)}, std={list(wanted.std)}, to_rgb={wanted.order == 'RGB'}."
+        )
+
+
+INPUTS = {
+    "torchvision": Input("RGB", 255, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "caffe": Input("BGR", 255, MEAN_RGB[::-1], (1, 1, 1)),
+    "vgg_mm": Input("RGB", 255, MEAN_RGB, (1, 1, 1)),
+}
+
+
+def refold(weight: Tensor, have: Input, want: Input) -> Tensor:
+    """conv1_1's weight for another order and scale of its input; the means are left alone.
+
+    Args:
+        weight: (out, 3, k, k), for an input of ``have``.
+        have: The input that it was trained on.
+        want: The input that it will get, its mean the same in pixels.
+
+    Returns:
+        (out, 3, k, k), to the last bit the same numbers where the scales are equal.
+    """
+    factor = (have.scale_rgb / want.scale_rgb)[:, None, None]
+    rgb = weight if have.order == "RGB" else weight.flip(1)
+    rgb = (rgb.double() * factor).to(weight.dtype)
+    return rgb if want.order == "RGB" else rgb.flip(1)
