@@ -6,7 +6,6 @@ Run with torchrun, it trains configs in several processes.
 import json
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from vgg_mm.models import VGG, VGGHead
 
 CONFIGS = Path(__file__).parents[1] / "configs/downstream"
 CHECKPOINT = "checkpoints/vgg16.pth"
-DATASETS = ("SegmentationClass", "SegmentationClassAug")
+MASKS = ("SegmentationClass", "SegmentationClassAug")
 SPLITS = ("Main/trainval", "Main/test", *(f"Segmentation/{s}" for s in ("train", "val", "aug")))
 # Colours, the classes' numbers in PASCAL's masks, and those of COCO's categories.
 CLASSES = {"dog": ((230, 90, 20), 12, 18), "person": ((20, 90, 230), 15, 1)}
@@ -60,7 +59,7 @@ def write_data(root, number=4):
             box = dict(image_id=i, category_id=category, bbox=[x, y, w, h], area=w * h, iscrowd=0)
             boxes.append(dict(box, id=len(boxes) + 1))
         Image.fromarray(picture).save(voc / f"JPEGImages/{i}.jpg", quality=95)
-        for folder in DATASETS:
+        for folder in MASKS:
             Image.fromarray(mask).save(voc / f"{folder}/{i}.png")
         (voc / f"Annotations/{i}.xml").write_text(f"<annotation>{''.join(tree)}</annotation>")
         images.append(dict(id=i, file_name=f"{i}.jpg", width=WIDTH, height=HEIGHT))

@@ -31,6 +31,6 @@ model = dict(
         bbox_head=dict(roi_feat_size=1, in_channels=4096),
     ),
 )
-# VOC2007 and VOC2012 differ in their names alone, for which mmdet's config stops (mmdetection#9195).
+# Their names differ, at which mmdet's own config stops (mmdetection#9195).
 train_dataloader = dict(dataset=dict(ignore_keys=["dataset_type"]))
 optim_wrapper = dict(optimizer=dict(lr=0.016, weight_decay=5e-4))
