@@ -35,7 +35,7 @@ def write_data(root, number=4):
     for name in (
         "JPEGImages",
         "Annotations",
-        *DATASETS,
+        *MASKS,
         "ImageSets/Main",
         "ImageSets/Segmentation",
     ):
