@@ -33,7 +33,7 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff"],
         "tensorboard": ["tensorboard"],
-        # What mmdet and mmsegmentation need beside a full mmcv below 2.2, which they find by hand.
+        # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
         "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],
     },
 )
