@@ -96,17 +96,20 @@ def small(name, steps, work_dir):
     """The config for a few steps on small pictures with a net of 1/8 of the channels."""
     cfg = load(name)
     _narrow(cfg.model)
-    _shrink(cfg, side=300 if "ssd" in name else None)
+    if "ssd" not in name:  # its layers need 300 pixels
+        _shrink(cfg._cfg_dict)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.update(batch_size=2, sampler=dict(type="InfiniteSampler", shuffle=True))
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=steps, val_interval=steps)
     cfg.param_scheduler = []
-    if "roi_head" in cfg.model:  # after so few steps nothing is sure
+    if "roi_head" in cfg.model:
+        cfg.optim_wrapper.optimizer.lr = 2e-3  # for 2 images a step
+        # After so few steps nothing is sure.
         cfg.model.test_cfg.rcnn.score_thr = 1e-3
         cfg.model.test_cfg.rpn.max_per_img = 100
     if cfg.default_scope == "mmseg":
-        cfg.optim_wrapper.optimizer.lr = 1e-2  # so few steps, and so narrow a net
+        cfg.optim_wrapper.optimizer.lr = 5e-3  # so few steps, and so narrow a net
     cfg.log_processor = dict(by_epoch=False)
     cfg.default_hooks.checkpoint = dict(type="CheckpointHook", by_epoch=False, interval=steps)
     cfg.randomness = dict(seed=0)
@@ -132,17 +135,17 @@ def _narrow(node):
             _narrow(item)
 
 
-def _shrink(node, side):
+def _shrink(node):
     if isinstance(node, dict):
         for key in ("scale", "scales", "crop_size", "size"):
-            if key in node and not side:
+            if key in node:
                 scale = (WIDTH, HEIGHT) if "scale" in key else (HEIGHT, HEIGHT)
                 node[key] = [scale] if key == "scales" else scale
         for value in node.values():
-            _shrink(value, side)
+            _shrink(value)
     elif isinstance(node, list | tuple):
         for item in node:
-            _shrink(item, side)
+            _shrink(item)
 
 
 class Losses(Hook):

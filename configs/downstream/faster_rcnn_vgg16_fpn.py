@@ -3,7 +3,7 @@
     mim train mmdet configs/downstream/faster_rcnn_vgg16_fpn.py
 
 The pyramid stands on conv3_3, conv4_3, conv5_3 and pool5, of strides 4 to 32; the box head is
-mmdet's own; conv1_1 to conv2_2 are frozen.
+mmdet's own; conv1_1 to conv2_2 are frozen. Gradients are clipped, for no layer is normalised.
 """
 
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
@@ -21,3 +21,4 @@ model = dict(
     ),
     neck=dict(in_channels=[256, 512, 512, 512]),
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
