@@ -36,5 +36,7 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff"],
         "tensorboard": ["tensorboard"],
+        # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
+        "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],
     },
 )

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vgg_mm.errors import UserError
-from vgg_mm.models import FC, VGG, VGGFC, Glorot, VGGHead
+from vgg_mm.models import FC, VGG, VGGFC, Glorot, VGGHead, VGGNeck
 from vgg_mm.paper import TABLE_1, stages
 
 ROOT = Path(__file__).parents[1]
@@ -215,6 +215,54 @@ def test_lrn_is_alexnets():
     assert np.allclose(b, a / scale**beta, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@torch.no_grad()
+def test_dilations_and_pools(ceil_mode):
+    dilations, strides = (1, 2, 1, 3, 2), (2, 1, 2, 2, 1)
+    net = small(
+        "C",
+        dilations=dilations,
+        pool_strides=strides,
+        ceil_mode=ceil_mode,
+        out_indices=("conv4_3", 0, 1, 2, 3, 4),
+    )
+    x = images(2, 3, 45, 62)
+    conv4_3, *pools = net(x)
+    for i, stage in enumerate(stages("C", 4)):
+        for layer in stage:
+            conv, d, k = net.get_submodule(layer.name), dilations[i], layer.kernel
+            kernel = torch.zeros(*conv.weight.shape[:2], d * (k - 1) + 1, d * (k - 1) + 1)
+            kernel[..., ::d, ::d] = conv.weight
+            x = F.conv2d(x, kernel, conv.bias, padding=kernel.shape[-1] // 2).clamp(min=0)
+            assert layer.name != "conv4_3" or close(conv4_3, x)
+        h, w = x.shape[2:]
+        if strides[i] == 1:
+            padded = F.pad(x, [1] * 4, value=-math.inf)
+            shifts = [padded[..., a : a + h, b : b + w] for a in range(3) for b in range(3)]
+        else:
+            round_ = math.ceil if ceil_mode else math.floor
+            h, w = round_(h / 2), round_(w / 2)
+            padded = F.pad(x, [0, 1, 0, 1], value=-math.inf)
+            shifts = [
+                padded[..., a : 2 * h + a : 2, b : 2 * w + b : 2][..., :h, :w]
+                for a in range(2)
+                for b in range(2)
+            ]
+        x = torch.stack(shifts).amax(0)
+        assert close(pools[i], x)
+    assert pools[-1].shape[2:] == ((6, 8) if ceil_mode else (5, 7))
+
+
+@torch.no_grad()
+def test_the_maps_of_ssd300_and_deeplab():
+    ssd = dict(out_indices=("conv4_3", 4), pool_strides=(2, 2, 2, 2, 1), ceil_mode=True)
+    largefov = dict(pool_strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 1, 2), ceil_mode=True)
+    sides = [out.shape[2:] for out in small(**ssd)(images(1, 3, 300, 300))]
+    assert sides == [(38, 38), (19, 19)]
+    (out,) = small(**largefov)(images(1, 3, 321, 321))
+    assert out.shape[2:] == (41, 41)
+
+
 @pytest.mark.parametrize("frozen_stages", range(-1, 6))
 def test_frozen_stages(frozen_stages):
     net = small(norm_cfg=BN, frozen_stages=frozen_stages)
@@ -388,6 +436,23 @@ def small_classifier(**kwargs):
     return nn.Sequential(backbone, VGGHead(10, in_channels=16, channels=16, **kwargs)).eval()
 
 
+@pytest.mark.parametrize(("k", "dilation"), [(7, 1), (3, 6), (3, 12)])
+@torch.no_grad()
+def test_a_dilated_fc6_keeps_the_maps_size(k, dilation):
+    options = dict(in_channels=8, channels=16, kernel_size=k)
+    neck = randomise(VGGNeck(**options, dilation=dilation)).eval()
+    plain = VGGHead(5, **options).eval()
+    plain.load_state_dict(neck.state_dict(), strict=False)
+    first, last = images(2, 8, 5, 4), images(2, 8, 13, 9)
+    feats = neck((first, last))
+    assert feats[0] is first
+    assert feats[1].shape == (2, 16, 13, 9)
+    padded = F.pad(last, [dilation * (k // 2)] * 4)
+    for i, j in ((0, 0), (6, 4), (12, 8), (3, 8)):
+        window = padded[:, :, i : i + k * dilation : dilation, j : j + k * dilation : dilation]
+        assert close(feats[1][:, :, i, j], linears(plain, window)[0])
+
+
 @torch.no_grad()
 def test_export_takes_images_of_any_size():
     net = small_classifier()
@@ -440,6 +505,47 @@ def test_glorot_of_the_full_size_fc_layers():
         assert not layer.bias.any()
 
 
+def fc_layers(*sizes):
+    """A classifier's weights of fc6 and fc7; ``sizes`` are inputs, outputs and fc6's kernel."""
+    return {f"head.{name}": value for name, value in VGGFC(*sizes).state_dict().items()}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["weights", "checkpoint"])
+def test_subsampled_fc(tmp_path, wrapped):
+    source = fc_layers(6, 16, 7)
+    file = tmp_path / "vgg.pth"
+    torch.save(dict(state_dict=source) if wrapped else source, file)
+    init = dict(type="vgg_mm.SubsampledFC", checkpoint=str(file))
+    small_one = VGGFC(6, 4, 3, init_cfg=init)
+    small_one.init_weights()
+    fc6 = source["head.fc6.weight"][[0, 4, 8, 12]][..., [0, 3, 6], :][..., [0, 3, 6]]
+    assert torch.equal(small_one.fc6.weight, fc6)
+    assert torch.equal(small_one.fc6.bias, source["head.fc6.bias"][[0, 4, 8, 12]])
+    fc7 = source["head.fc7.weight"][[0, 4, 8, 12]][:, [0, 4, 8, 12]]
+    assert torch.equal(small_one.fc7.weight, fc7)
+    assert torch.equal(small_one.fc7.bias, source["head.fc7.bias"][[0, 4, 8, 12]])
+    same = VGGFC(6, 16, 7, init_cfg=init)
+    same.init_weights()
+    assert torch.equal(same.fc6.weight, source["head.fc6.weight"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((6, 32, 7), r"vgg.pth: head.fc6.weight is \(16, 6, 7, 7\), .* to \(32, 6, 7, 7\)"),
+        ((5, 16, 7), r"to \(16, 5, 7, 7\): dimensions may be divided"),
+    ],
+)
+def test_what_cannot_be_subsampled(tmp_path, sizes, message):
+    torch.save(fc_layers(6, 16, 7), tmp_path / "vgg.pth")
+    init = dict(type="vgg_mm.SubsampledFC", checkpoint=str(tmp_path / "vgg.pth"))
+    with pytest.raises(UserError, match=message):
+        VGGFC(*sizes, init_cfg=init).init_weights()
+    torch.save(VGG("A", width=1).state_dict(), tmp_path / "vgg.pth")
+    with pytest.raises(UserError, match="has no head.fc6.weight; give a classifier's"):
+        VGGFC(*sizes, init_cfg=init).init_weights()
+
+
 def classifier(arch, options=None, **kwargs):
     """An ImageClassifier with the paper's data preprocessor; ``kwargs`` are the head's."""
     return dict(
@@ -490,6 +596,10 @@ def test_normal_initialisation_starts_at_chance():
         (dict(frozen_stages=-2), "frozen_stages=-2"),
         (dict(width=0), "width=0 is not a number of channels"),
         (dict(width=32.0), "width=32.0"),
+        (dict(dilations=(1, 2)), r"dilations=\(1, 2\) must be 5 numbers"),
+        (dict(dilations=(1, 1, 1, 1, 0)), "dilations=.* must be 5 numbers"),
+        (dict(pool_strides=(2, 2, 2, 2)), "pool_strides=.* must be 5 times 1 or 2"),
+        (dict(pool_strides=(2, 2, 2, 2, 3)), "pool_strides=.* must be 5 times 1 or 2"),
     ],
 )
 def test_impossible_options(options, message):

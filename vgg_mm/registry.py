@@ -6,6 +6,10 @@ mmengine imports this module by its name at the first look-up, and ``locations``
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from vgg_mm.upstream import trust_mmengines_checkpoints
+
+trust_mmengines_checkpoints()
+
 _DATA = ["vgg_mm.data"]
 _MODELS = ["vgg_mm.models", "vgg_mm.testing"]
 _TRAINING = ["vgg_mm.training"]

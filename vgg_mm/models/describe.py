@@ -116,7 +116,7 @@ class _Trace(TorchFunctionMode):
         x, kernel = args[0], to_2tuple(args[1])[0]
         stride = to_2tuple(kwargs["stride"] or kernel)[0]
         name = f"pool{1 + sum(layer.notation == 'maxpool' for layer in self.layers)}"
-        if min(x.shape[2:]) < kernel:
+        if min(x.shape[2:]) < kernel - 2 * kwargs.get("padding", 0):
             raise UserError(
                 f"{name} looks at {kernel}x{kernel} positions of a map that has only"
                 f" {x.shape[2]}x{x.shape[3]}: the image's shortest side must be at least"

@@ -19,18 +19,20 @@ _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compil
 
 
 class FC(nn.Conv2d):
-    """A fully connected layer as a conv without padding; weight (out, in, k, k).
+    """A fully connected layer as a conv; weight (out, in, k, k).
 
-    Takes maps of (N, in, H, W) to (N, out, H-k+1, W-k+1).
+    Takes maps of (N, in, H, W) to (N, out, H-k+1, W-k+1), or with ``padding="same"`` to
+    (N, out, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies every window of the map with the kernel as a matrix.
 
         The library's conv re-lays the kernel, 411 MB in fc6, at every call; the windows of a map
-        are few and small. Exported graphs keep the conv, which takes maps of any size.
+        are few and small. Padded and exported layers stay convs: their maps are large, or of any
+        size.
         """
-        if _is_exporting() or torch.jit.is_tracing():
+        if self.padding == "same" or _is_exporting() or torch.jit.is_tracing():
             return super().forward(x)
         k = self.kernel_size[0]
         windows = x.unfold(2, k, 1).unfold(3, k, 1)  # (N, in, H-k+1, W-k+1, k, k)
@@ -52,6 +54,8 @@ class VGGFC(BaseModule):
         channels: Outputs of each layer.
         kernel_size: Side of the map that fc6 sees, 1/32 of the training crop's side.
         dropout: Probability of dropping an output in training.
+        dilation: The dilation of fc6's kernel on a map that is padded to keep its size, as SSD, FCN
+            and DeepLab have it; None: the paper's fc6, without padding.
         channels_last: Whether to compute in NHWC memory order, as the backbone does.
         init_cfg: Initialisation, see :class:`vgg_mm.VGG`.
     """
@@ -62,12 +66,14 @@ class VGGFC(BaseModule):
         channels: int = 4096,
         kernel_size: int = 7,
         dropout: float = 0.5,
+        dilation: int | None = None,
         channels_last: bool = False,
         init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
         **kwargs,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
-        self.fc6 = FC(in_channels, channels, kernel_size)
+        same = dict(padding="same", dilation=dilation) if dilation is not None else {}
+        self.fc6 = FC(in_channels, channels, kernel_size, **same)
         self.fc7 = FC(channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
         if channels_last:
@@ -76,22 +82,37 @@ class VGGFC(BaseModule):
     def fc67(self, x: Tensor) -> Tensor:
         """Maps features (N, in_channels, H, W) to fc7's (N, channels, H-k+1, W-k+1).
 
+        With ``dilation`` it is (N, channels, H, W).
+
         Raises:
             UserError: If the map is smaller than fc6's kernel.
         """
         k = self.fc6.kernel_size[0]
-        if min(x.shape[-2:]) < k:
+        if self.fc6.padding != "same" and min(x.shape[-2:]) < k:
             h, w = x.shape[-2:]
             raise UserError(
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
                 f"the image's shortest side must be at least {32 * k} pixels (stride 32 x {k})."
             )
-        x = self.dropout(F.relu(self.fc6(x)))  # (N, channels, H-k+1, W-k+1)
+        x = self.dropout(F.relu(self.fc6(x)))
         return self.dropout(F.relu(self.fc7(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Is :meth:`fc67`."""
         return self.fc67(x)
+
+
+@MODELS.register_module()
+class VGGNeck(VGGFC):
+    """fc6 and fc7 between a backbone and the heads of a detector or segmenter (SSD, FCN, DeepLab).
+
+    Args:
+        kwargs: Arguments of :class:`VGGFC`.
+    """
+
+    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The maps of ``feats``, the last one replaced by its fc7."""
+        return (*feats[:-1], self.fc67(feats[-1]))
 
 
 @MODELS.register_module()

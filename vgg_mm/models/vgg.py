@@ -33,6 +33,10 @@ class VGG(BaseModule):
             after the pool (stride 2, 4, 8, 16, 32), or a layer's name, such as ``'conv4_3'``, for
             its output after the ReLU and before the pool.
         frozen_stages: How many of the first stages keep their weights.
+        dilations: Of each stage's convs.
+        pool_strides: Of each stage's pool: 2, over windows of 2x2, or 1, over padded ones of 3x3,
+            which keep the map's size (SSD's pool5, DeepLab's pool4 and pool5).
+        ceil_mode: Whether pools of stride 2 round a map's size up, as Caffe does, not down.
         norm_eval: Whether batch normalisation keeps its running statistics in training.
         with_cp: Whether to recompute each stage in the backward pass, to save memory. Batch norms
             then count every batch twice in their running statistics.
@@ -42,7 +46,8 @@ class VGG(BaseModule):
             ``dict(type='Normal', layer='Conv2d', std=0.01)`` is the paper's first one.
 
     Raises:
-        UserError: If ``arch``, ``width``, ``out_indices`` or ``frozen_stages`` is impossible.
+        UserError: If ``arch``, ``width``, ``out_indices``, ``frozen_stages``, ``dilations`` or
+            ``pool_strides`` is impossible.
     """
 
     def __init__(
@@ -52,6 +57,9 @@ class VGG(BaseModule):
         norm_cfg: dict | None = None,
         out_indices: Sequence[int | str] = (4,),
         frozen_stages: int = 0,
+        dilations: Sequence[int] = (1, 1, 1, 1, 1),
+        pool_strides: Sequence[int] = (2, 2, 2, 2, 2),
+        ceil_mode: bool = False,
         norm_eval: bool = False,
         with_cp: bool = False,
         channels_last: bool = False,
@@ -74,24 +82,39 @@ class VGG(BaseModule):
                 f"VGG: out_indices={out_indices!r} must be a list; use (4,) for the last stage's "
                 "output."
             )
+        if len(dilations) != 5 or not all(isinstance(d, int) and d >= 1 for d in dilations):
+            raise UserError(
+                f"VGG: dilations={dilations!r} must be 5 numbers, one a stage; the paper's are 1."
+            )
+        if len(pool_strides) != 5 or not {*pool_strides} <= {1, 2}:
+            raise UserError(
+                f"VGG: pool_strides={pool_strides!r} must be 5 times 1 or 2; the paper's are 2."
+            )
         self.arch = arch
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
+        self.pool_strides = tuple(pool_strides)
+        self.ceil_mode = ceil_mode
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.stages = _up_to_deepest(stages(arch, width), self.out_indices, arch)
 
         channels = 3
-        for layer in sum(self.stages, []):
-            if layer.kernel:
-                conv = nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2)
-                self.add_module(layer.name, conv)
-                channels = layer.channels
-                if norm_cfg:
-                    self.add_module(_bn(layer), build_norm_layer(norm_cfg, channels)[1])
-            else:
-                # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
-                self.add_module(layer.name, nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2))
+        for stage, dilation in zip(self.stages, dilations, strict=False):
+            for layer in stage:
+                if layer.kernel:
+                    padding = dilation * (layer.kernel // 2)
+                    conv = nn.Conv2d(
+                        channels, layer.channels, layer.kernel, padding=padding, dilation=dilation
+                    )
+                    self.add_module(layer.name, conv)
+                    channels = layer.channels
+                    if norm_cfg:
+                        self.add_module(_bn(layer), build_norm_layer(norm_cfg, channels)[1])
+                else:
+                    # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
+                    lrn = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
+                    self.add_module(layer.name, lrn)
         self.with_norm = bool(norm_cfg)
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -101,7 +124,8 @@ class VGG(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps images (N, 3, H, W) to the feature maps that ``out_indices`` names.
 
-        Stage i gives (N, channels, H / 2^(i+1), W / 2^(i+1)), fractions dropped.
+        Stage i gives (N, channels, H / 2^(i+1), W / 2^(i+1)), fractions dropped, unless
+        ``pool_strides`` or ``ceil_mode`` say otherwise.
         """
         outputs: dict[int | str, Tensor] = {}
         for i in range(len(self.stages)):
@@ -123,10 +147,15 @@ class VGG(BaseModule):
             if layer.name in self.out_indices:
                 taps[layer.name] = x
         if i in self.out_indices or i + 1 < len(self.stages):
-            x = F.max_pool2d(x, 2, stride=2)
+            x = self._pool(i, x)
         if i in self.out_indices:
             taps[i] = x
         return x, taps
+
+    def _pool(self, i: int, x: Tensor) -> Tensor:
+        if self.pool_strides[i] == 1:
+            return F.max_pool2d(x, 3, stride=1, padding=1)
+        return F.max_pool2d(x, 2, stride=2, ceil_mode=self.ceil_mode)
 
     def train(self, mode: bool = True) -> VGG:
         """Sets the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval."""

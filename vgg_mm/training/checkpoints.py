@@ -21,9 +21,6 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
-from vgg_mm.upstream import trust_mmengines_checkpoints
-
-trust_mmengines_checkpoints()
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
