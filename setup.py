@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TEST = ["pytest", "torchvision", "timm"]
+SVM = ["scikit-learn"]
+TEST = ["pytest", "torchvision", "timm", "setuptools>=70.1", *SVM]
 
 setup(
     name="vgg_mm",
@@ -18,7 +19,19 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
-    package_data={"vgg_mm.demo": ["pictures.zip", "README.md"]},
+    package_data={
+        "vgg_mm.demo": ["pictures.zip", "README.md"],
+        # Links to what lies at the top of the repository; a wheel gets the files.
+        "vgg_mm": [
+            ".mim/model-index.yml",
+            ".mim/configs/**/*.py",
+            ".mim/configs/*.yml",
+            ".mim/tools/*.py",
+            ".mim/tools/*.sh",
+        ],
+    },
+    exclude_package_data={"vgg_mm": [".mim/tools/make_demo.py"]},  # writes into the repository
+    entry_points={"console_scripts": ["vgg-mm=vgg_mm.mim:main"]},
     install_requires=[
         "mmengine>=0.10.7",
         "mmpretrain>=1.2",
@@ -30,6 +43,8 @@ setup(
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.
         "lite": ["mmcv-lite==2.1.0"],
+        # what tools/linear_svm.py fits with
+        "svm": SVM,
         "test": TEST,
         "dev": [*TEST, "ruff"],
         "tensorboard": ["tensorboard"],

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from vgg_mm.errors import UserError
+from vgg_mm.mim import config_file
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
@@ -29,7 +30,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     args = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    args.add_argument("config", help="a config, such as configs/vgg16_d_jitter.py")
+    args.add_argument("config", help="a config, such as vgg16_d_jitter or my/config.py")
     args.add_argument("--work-dir", help="where to write; default work_dirs/CONFIG")
     args.add_argument(
         "--cfg-options",
@@ -47,12 +48,9 @@ def load_config(args: argparse.Namespace) -> Config:
     """Reads the config that the arguments of :func:`parser` name, with their overrides.
 
     Raises:
-        UserError: If there is no such file or a top-level key looks misspelt.
+        UserError: If there is no such config or a top-level key looks misspelt.
     """
-    path = Path(args.config)
-    if not path.is_file():
-        near = sorted(map(str, path.parent.glob("*.py"))) or ["none there"]
-        raise UserError(f"no config {path}. In {path.parent}: {', '.join(near)}")
+    path = config_file(args.config)
     cfg = Config.fromfile(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
