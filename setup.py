@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 SVM = ["scikit-learn"]
-TEST = ["pytest", "torchvision", "timm", "setuptools>=70.1", *SVM]
+TEST = ["pytest", "torchvision", "timm", "setuptools>=71", *SVM]
 
 setup(
     name="vgg_mm",

@@ -71,7 +71,7 @@ def _main() -> None:
     elif name not in tools:
         raise UserError(f"vgg-mm has no command {name}.{suggest(name, list(tools))}")
     elif tools[name].suffix == ".py":
-        sys.argv = [f"vgg-mm {name}", *arguments]
+        sys.argv[1:] = arguments
         runpy.run_path(str(tools[name]), run_name="__main__")
     else:
         # The scripts call python, which is to be this one.
