@@ -6,8 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+SVM = ["scikit-learn"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
-TEST = ["pytest", "pytest-xdist", "torchvision", "timm", *WEIGHTS]
+TEST = ["pytest", "pytest-xdist", "torchvision", "timm", "setuptools>=71", *SVM, *WEIGHTS]
 
 setup(
     name="vgg_mm",
@@ -19,7 +20,19 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
-    package_data={"vgg_mm.demo": ["pictures.zip", "README.md"]},
+    package_data={
+        "vgg_mm.demo": ["pictures.zip", "README.md"],
+        # Links to what lies at the top of the repository; a wheel gets the files.
+        "vgg_mm": [
+            ".mim/model-index.yml",
+            ".mim/configs/**/*.py",
+            ".mim/configs/*.yml",
+            ".mim/tools/*.py",
+            ".mim/tools/*.sh",
+        ],
+    },
+    exclude_package_data={"vgg_mm": [".mim/tools/make_demo.py"]},  # writes into the repository
+    entry_points={"console_scripts": ["vgg-mm=vgg_mm.mim:main"]},
     install_requires=[
         "mmengine>=0.10.7",
         "mmpretrain>=1.2",
@@ -33,6 +46,8 @@ setup(
         "lite": ["mmcv-lite==2.1.0"],
         # What tools/convert_weights.py and tools/export.py want for other formats.
         "weights": WEIGHTS,
+        # What tools/linear_svm.py fits with.
+        "svm": SVM,
         "test": TEST,
         "dev": [*TEST, "ruff"],
         "tensorboard": ["tensorboard"],

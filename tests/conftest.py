@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vgg_mm.upstream import FORMATTER
+
 
 @pytest.fixture(scope="session")
 def jpeg_tree(tmp_path_factory):
@@ -34,5 +36,5 @@ def jpeg_tree(tmp_path_factory):
 def plain_config_dumps():
     """mmengine formats the config's text at every log and checkpoint, for seconds each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+        patch.setattr(FORMATTER, "FormatCode", lambda text, **_: (text, True))
         yield

@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 
 import mmpretrain.models  # noqa: F401
-from mmengine.config import config as mmengine_config
 from mmengine.runner import ValLoop
 
 import vgg_mm.launch  # noqa: F401
 from vgg_mm.demo import unpack
 from vgg_mm.training import PlateauLR, TrainLoop, checkpoints
+from vgg_mm.upstream import FORMATTER
 
 tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/stress_resume.py"))
-mmengine_config.FormatCode = lambda text, **_: (text, True)
+FORMATTER.FormatCode = lambda text, **_: (text, True)
 
 
 def die(phase):

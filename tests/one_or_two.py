@@ -7,14 +7,14 @@ from pathlib import Path
 
 import mmpretrain.models  # noqa: F401
 import torch
-from mmengine.config import config as mmengine_config
 from mmengine.dist import all_reduce, get_rank
 
 import vgg_mm.launch  # noqa: F401
 from vgg_mm.training import TrainLoop
+from vgg_mm.upstream import FORMATTER
 
 tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/stress_resume.py"))
-mmengine_config.FormatCode = lambda text, **_: (text, True)
+FORMATTER.FormatCode = lambda text, **_: (text, True)
 folder, pictures = map(Path, sys.argv[1:])
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
-from mmengine.config import config as mmengine_config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import Runner
 from torch import nn
@@ -209,7 +208,7 @@ def test_a_configs_text_is_formatted_once(monkeypatch):
         calls.append(text)
         return text, True
 
-    monkeypatch.setattr(mmengine_config, "FormatCode", slow)
+    monkeypatch.setattr(upstream.FORMATTER, "FormatCode", slow)
     upstream.format_configs_once()
     cfg = Config(dict(a=1))
     assert cfg.pretty_text == cfg.pretty_text == "a=1"
@@ -226,7 +225,7 @@ def test_mmengine_still_formats_every_time(monkeypatch):
         calls.append(text)
         return text, True
 
-    monkeypatch.setattr(mmengine_config, "FormatCode", counted)
+    monkeypatch.setattr(upstream.FORMATTER, "FormatCode", counted)
     cfg = Config(dict(a=1))
     assert cfg.pretty_text == cfg.pretty_text
     assert len(calls) == 2

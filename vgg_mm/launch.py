@@ -1,4 +1,4 @@
-"""What the tools share: reading a config, starting the processes, testing a checkpoint."""
+"""What the tools share: reading a config, starting the processes, running a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from vgg_mm.errors import UserError
+from vgg_mm.mim import config_file
+from vgg_mm.paper import stages
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
@@ -30,7 +32,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     args = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    args.add_argument("config", help="a config, such as configs/vgg16_d_jitter.py")
+    args.add_argument("config", help="a config, such as vgg16_d_jitter or my/config.py")
     args.add_argument("--work-dir", help="where to write; default work_dirs/CONFIG")
     args.add_argument(
         "--cfg-options",
@@ -48,12 +50,9 @@ def load_config(args: argparse.Namespace) -> Config:
     """Reads the config that the arguments of :func:`parser` name, with their overrides.
 
     Raises:
-        UserError: If there is no such file or a top-level key looks misspelt.
+        UserError: If there is no such config or a top-level key looks misspelt.
     """
-    path = Path(args.config)
-    if not path.is_file():
-        near = sorted(map(str, path.parent.glob("*.py"))) or ["none there"]
-        raise UserError(f"no config {path}. In {path.parent}: {', '.join(near)}")
+    path = config_file(args.config)
     cfg = Config.fromfile(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -115,16 +114,66 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
     """
     check_input(read_checkpoint(checkpoint), cfg.model, checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
-    protocol = _protocol(cfg, checkpoint)
+    return _run(cfg, checkpoint, out, _protocol(cfg, checkpoint), "vgg_mm.SaveScores", half)
+
+
+def extract(
+    cfg: Config,
+    checkpoint: str,
+    data: dict,
+    out: str | Path,
+    layer: str | None = None,
+    stack: bool = False,
+    half: bool = False,
+) -> dict[str, float]:
+    """Describes the images of a data set by a layer's activations (appendix B).
+
+    An extraction that was interrupted goes on with the images that it lacks.
+
+    Args:
+        cfg: The config that the net was trained with; the scales are its ``tta_pipeline``'s.
+        checkpoint: What the Runner saved; its classifier may be missing.
+        data: The data set's config, without a pipeline.
+        out: Where to write the descriptors, see :class:`vgg_mm.testing.Features`.
+        layer: The layer, see :class:`vgg_mm.testing.FeatureExtractor`; by default fc7, or without
+            a classifier the last conv.
+        stack: Whether to stack the scales; by default they are averaged.
+        half: Whether to store float16 in place of float32.
+
+    Returns:
+        ``features/images`` and ``features/dimensions``, their numbers.
+
+    Raises:
+        UserError: If the checkpoint does not load safely, or does not fit the config's net, or the
+            net lacks the layer.
+    """
+    saved = read_checkpoint(checkpoint)
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    if not any(name.startswith("head.") for name in saved.get("state_dict", saved)):
+        cfg.model.pop("head", None)
+    if layer is None:
+        layer = "fc7" if cfg.model.get("head") else stages(cfg.model.backbone.arch)[-1][-1].name
+    protocol = _protocol(cfg, checkpoint) | dict(layer=layer, stack=stack)
+    cfg.tta_model = dict(
+        type="vgg_mm.FeatureExtractor",
+        layer=layer,
+        stack=stack,
+        flip=cfg.tta_model.get("flip", True),
+    )
+    cfg.test_dataloader.dataset = data
+    return _run(cfg, checkpoint, out, protocol, "vgg_mm.SaveFeatures", half)
+
+
+def _run(
+    cfg: Config, checkpoint: str, out: str | Path, protocol: dict, saver: str, half: bool
+) -> dict[str, float]:
     tested = cfg.test_dataloader.dataset
     tested.pipeline = cfg.tta_pipeline
     parts = str(parts_folder(out, protocol, cfg.model.to_dict(), tested.to_dict()))
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")
     cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
-    cfg.test_evaluator = dict(
-        type="vgg_mm.SaveScores", file=str(out), protocol=protocol, parts=parts, half=half
-    )
+    cfg.test_evaluator = dict(type=saver, file=str(out), protocol=protocol, parts=parts, half=half)
     # The bar tells how far the test is, the log only its end.
     cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="vgg_mm.ProgressBarHook")]
     logger = dict(type="LoggerHook", interval=sys.maxsize)

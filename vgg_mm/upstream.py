@@ -6,6 +6,10 @@ import numpy as np
 import torch
 from mmengine.config import config
 from mmengine.logging import HistoryBuffer, MessageHub
+from yapf.yapflib import yapf_api
+
+# Where mmengine finds yapf's FormatCode; onedl-mmengine looks it up when it formats.
+FORMATTER = config if hasattr(config, "FormatCode") else yapf_api
 
 
 def format_configs_once() -> None:
@@ -13,14 +17,14 @@ def format_configs_once() -> None:
 
     ``Config.pretty_text`` runs yapf for seconds, at a run's start and at every checkpoint.
     """
-    original, formatted = config.FormatCode, {}
+    original, formatted = FORMATTER.FormatCode, {}
 
     def format_code(text: str, **kwargs) -> tuple[str, bool]:
         if text not in formatted:
             formatted[text] = original(text, **kwargs)
         return formatted[text]
 
-    config.FormatCode = format_code
+    FORMATTER.FormatCode = format_code
 
 
 def shorten_history(hub: MessageHub, length: int = 1000) -> None:

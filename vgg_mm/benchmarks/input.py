@@ -11,7 +11,6 @@ from statistics import mean, stdev
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -26,6 +25,7 @@ from vgg_mm.data.images import decode
 from vgg_mm.data.stats import find_pictures
 from vgg_mm.data.tiling import TILED, check_jpegtran, tile
 from vgg_mm.errors import UserError
+from vgg_mm.mim import get_config
 
 S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
 MEAN = list(paper.MEAN_RGB)
@@ -201,7 +201,7 @@ def accuracy(seeds: int) -> dict[str, float]:
     top1: dict[str, list[float]] = {"reference": [], "fast": []}
     for seed in range(seeds):
         for name, results in top1.items():
-            cfg = Config.fromfile(Path(__file__).parents[2] / "configs/demo.py")
+            cfg = get_config("demo")
             cfg.merge_from_dict({"randomness.seed": seed, "launcher": "none"})
             cfg.work_dir = f"work_dirs/input_{name}_{seed}"
             dataset = cfg.train_dataloader.dataset.dataset

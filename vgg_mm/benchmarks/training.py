@@ -19,6 +19,7 @@ from torch.optim import SGD
 
 from vgg_mm.benchmarks import interleaved, parser, write
 from vgg_mm.demo import unpack
+from vgg_mm.mim import FOLDER, get_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,7 +116,7 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
         "default_hooks.logger.interval": 1,
     }
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += [ROOT / "tools/train.py", ROOT / "configs/demo.py", "--launcher", "pytorch"]
+    command += [FOLDER / "tools/train.py", FOLDER / "configs/demo.py", "--launcher", "pytorch"]
     command += ["--work-dir", work_dir, "--cfg-options", *(f"{k}={v}" for k, v in options.items())]
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -127,7 +128,7 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
 
 def _config(name: str, data: Path, work_dir: Path, batch: int) -> Config:
     """A config on the demo's pictures, with nothing but the training's steps."""
-    cfg = Config.fromfile(ROOT / f"configs/{name}.py")
+    cfg = get_config(name)
     dataset = cfg.train_dataloader.dataset.dataset
     cfg.train_dataloader.dataset.dataset = dict(
         type="vgg_mm.Folders", data_root=str(data), split="train", pipeline=dataset.pipeline

@@ -2,6 +2,7 @@
 
 from .folders import DemoPictures, Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_window, read_image
+from .lists import VOCList
 from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
 from .transforms import (
@@ -35,6 +36,7 @@ __all__ = [
     "Rescale",
     "ScaleJitter",
     "SeededDataset",
+    "VOCList",
     "decode",
     "decode_window",
     "read_image",

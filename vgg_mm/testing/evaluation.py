@@ -67,12 +67,17 @@ class TestTime(BaseTTAModel):
         self.channels_last = isinstance(self.module.backbone, VGG)
         if grid < 2:
             raise UserError(f"TestTime: grid={grid} reaches no more than one edge; use 2 or more.")
-        if "dense" in self.views and not _works_on_maps(self.module):
+        if "dense" in self.views:
+            self._check_dense()
+
+    def _check_dense(self) -> None:
+        head = self.module.head
+        pooled = isinstance(getattr(self.module, "neck", None), GlobalAveragePooling)
+        if not (isinstance(head, VGGHead) or (pooled and isinstance(head, LinearClsHead))):
             raise UserError(
-                f"TestTime: {type(self.module.backbone).__name__} with "
-                f"{type(self.module.head).__name__} cannot run densely: its head takes a map of "
-                "one size alone (VGGHead, or GlobalAveragePooling and a linear head, take any). "
-                "Use views='crops'."
+                f"TestTime: {type(self.module.backbone).__name__} with {type(head).__name__} cannot"
+                " run densely: its head takes a map of one size alone (VGGHead, or "
+                "GlobalAveragePooling and a linear head, take any). Use views='crops'."
             )
 
     @torch.no_grad()
@@ -88,19 +93,19 @@ class TestTime(BaseTTAModel):
             (all scales of the first view, then of the second), their average ``pred_score``
             (classes,), and ``pred_label``.
         """
-        evaluate = {"dense": self._dense, "crops": self._multi_crop}
-        posteriors = torch.stack(
-            [
-                self._by_size(images, evaluate[view])
-                for view in self.views
-                for images in data["inputs"]
-            ],
-            dim=1,
-        )  # (N, V, classes)
+        posteriors = self._evaluate(data["inputs"])
         for sample, p in zip(data["data_samples"], posteriors, strict=True):
             sample.set_field(p, "posteriors")
             sample.set_pred_score(p.mean(0)).set_pred_label(p.mean(0).argmax(0, keepdim=True))
         return data["data_samples"]
+
+    def _evaluate(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
+        """For each scale a list of N images -> (N, V, classes), V views times scales."""
+        evaluate = {"dense": self._dense, "crops": self._multi_crop}
+        return torch.stack(
+            [self._by_size(images, evaluate[view]) for view in self.views for images in inputs],
+            dim=1,
+        )
 
     def _by_size(self, images: Sequence[Tensor], evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         """Posteriors (N, classes) of N images (3, H, W), those of equal size in one batch."""
@@ -116,14 +121,14 @@ class TestTime(BaseTTAModel):
 
     def _dense(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the whole image."""
-        return self._posteriors(x.unbind())
+        return self._with_mirrored(x.unbind())
 
     def _multi_crop(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the average over the grid's crops."""
         crops = [crop for image in x for crop in grid_crops(image, self.grid, self.crop_size)]
-        return self._posteriors(crops).unflatten(0, (len(x), -1)).mean(1)
+        return self._with_mirrored(crops).unflatten(0, (len(x), -1)).mean(1)
 
-    def _posteriors(self, views: Sequence[Tensor]) -> Tensor:
+    def _with_mirrored(self, views: Sequence[Tensor]) -> Tensor:
         """Views n x (3, H, W) -> (n, classes), each averaged with its mirror image's."""
         posteriors = []
         for start in range(0, len(views), self.max_batch):
@@ -132,9 +137,13 @@ class TestTime(BaseTTAModel):
                 x = torch.cat([x, x.flip(-1)])
             if self.channels_last and x.device.type == "cpu":
                 x = x.contiguous(memory_format=torch.channels_last)
-            p = self.module(x).softmax(1)  # (b or 2b, classes)
+            p = self._outputs(x)  # (b or 2b, classes)
             posteriors.append(p.unflatten(0, (1 + self.flip, -1)).mean(0))
         return torch.cat(posteriors)
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """Images (b, 3, H, W) as the net takes them -> (b, classes)."""
+        return self.module(x).softmax(1)
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
         """Is mmengine's hook for one forward a view; :meth:`test_step` has merged already."""
@@ -162,9 +171,3 @@ def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
         )
     rows, columns = (torch.linspace(0, side - size, grid).round().int().tolist() for side in (h, w))
     return [image[:, i : i + size, j : j + size] for i in rows for j in columns]
-
-
-def _works_on_maps(classifier: torch.nn.Module) -> bool:
-    head = classifier.head
-    pooled = isinstance(getattr(classifier, "neck", None), GlobalAveragePooling)
-    return isinstance(head, VGGHead) or (pooled and isinstance(head, LinearClsHead))

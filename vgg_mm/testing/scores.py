@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info, is_main_process
@@ -17,6 +18,9 @@ from torch.utils.data import Dataset, Sampler
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, METRICS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,41 @@ class Protocol:
     sha256: str
 
 
+class Stored:
+    """A dataclass of what a test leaves behind, as a file ``.npz``."""
+
+    made_by: ClassVar[str]  # the tool, for messages
+
+    def save(self, path: str | Path) -> None:
+        """Writes the arrays as ``.npz``, aside first, then renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {**vars(self), "protocols": json.dumps(self.protocols)}
+        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
+        np.savez(aside, **arrays)
+        aside.rename(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            UserError: If the file is missing or is none of ours.
+        """
+        what = cls.__name__.lower()
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in cls.__dataclass_fields__}
+        except FileNotFoundError:
+            raise UserError(f"no {what} {path}; {cls.made_by} writes them.") from None
+        except (KeyError, ValueError, OSError, EOFError) as error:
+            raise UserError(f"{path} is not a file that {cls.made_by} wrote: {error}") from None
+        protocols = json.loads(str(arrays.pop("protocols")))
+        return cls(**{**arrays, "root": str(arrays["root"])}, protocols=protocols)
+
+
 @dataclass
-class Scores:
+class Scores(Stored):
     """The posteriors of a data set.
 
     Args:
@@ -52,12 +89,18 @@ class Scores:
         protocols: Those of the models whose posteriors these are; several after fusion.
     """
 
+    made_by = "tools/test.py --out"
+
     posteriors: np.ndarray
     labels: np.ndarray
     names: np.ndarray
     classes: np.ndarray
     root: str
     protocols: list[dict] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, float]:
+        """``top1`` and ``top5``, the errors in %."""
+        return {f"top{k}": self.error(k) for k in (1, 5)}
 
     def mean(self) -> np.ndarray:
         """The posteriors (N, classes), averaged over views and scales."""
@@ -85,34 +128,6 @@ class Scores:
         own = np.take_along_axis(scores, self.labels[:, None], 1)
         better = (~(scores < own)).sum(1) - 1
         return 100 * float(np.mean(better >= k))
-
-    def save(self, path: str | Path) -> None:
-        """Writes the scores as ``.npz``, aside first, then renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {**vars(self), "protocols": json.dumps(self.protocols)}
-        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
-        np.savez(aside, **arrays)
-        aside.rename(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Scores:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            UserError: If the file is missing or is none of ours.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as saved:
-                arrays = {name: saved[name] for name in cls.__dataclass_fields__}
-        except FileNotFoundError:
-            raise UserError(f"no scores {path}; tools/test.py --out writes them.") from None
-        except (KeyError, ValueError, OSError, EOFError) as error:
-            raise UserError(
-                f"{path} is not a file that tools/test.py --out wrote: {error}"
-            ) from None
-        protocols = json.loads(str(arrays.pop("protocols")))
-        return cls(**{**arrays, "root": str(arrays["root"])}, protocols=protocols)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -179,6 +194,8 @@ class SaveScores(BaseMetric):
     """
 
     default_prefix = "error"
+    stored: type[Stored] = Scores
+    field = "posteriors"  # of the samples and of ``stored``
 
     def __init__(
         self, file: str, protocol: dict, parts: str, half: bool = False, every: float = 1
@@ -194,7 +211,7 @@ class SaveScores(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps a batch's posteriors."""
         self.results += [
-            (s["img_path"], int(s["gt_label"]), s["posteriors"].float().cpu().numpy())
+            (s["img_path"], np.ravel(s["gt_label"]), s[self.field].float().cpu().numpy())
             for s in data_samples
         ]
         now = time.monotonic()
@@ -204,7 +221,7 @@ class SaveScores(BaseMetric):
 
     def _keep(self) -> None:
         if self.results:
-            names, labels, posteriors = zip(*self.results, strict=True)
+            names, labels, values = zip(*self.results, strict=True)
             name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
             self.parts.mkdir(parents=True, exist_ok=True)
             aside = self.parts / f"{name}.tmp"
@@ -212,8 +229,8 @@ class SaveScores(BaseMetric):
                 np.savez(
                     file,
                     names=np.array(names),
-                    labels=np.array(labels),
-                    posteriors=np.stack(posteriors).astype(self.dtype),
+                    labels=np.stack(labels),
+                    values=np.stack(values).astype(self.dtype),
                 )
             aside.rename(self.parts / f"{name}.npz")
             self.results.clear()
@@ -222,7 +239,7 @@ class SaveScores(BaseMetric):
         """Puts all processes' parts together and writes the file.
 
         Returns:
-            ``error/top1`` and ``error/top5`` in %.
+            What the file's own ``metrics`` are: ``error/top1`` and ``error/top5`` in %.
         """
         self._keep()
         barrier()
@@ -231,8 +248,8 @@ class SaveScores(BaseMetric):
         return metrics[0]
 
     def _merge(self, size: int) -> dict[str, float]:
-        parts = _parts(self.parts, "names", "labels", "posteriors")
-        names, labels, posteriors = map(np.concatenate, zip(*parts, strict=True))
+        parts = _parts(self.parts, "names", "labels", "values")
+        names, labels, values = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(names)
         names = names[order]
         if len(names) != size or len(set(names.tolist())) != size:
@@ -240,19 +257,20 @@ class SaveScores(BaseMetric):
                 f"{self.parts} holds {len(names)} images of {size}: remove it, test anew."
             )
         root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
-        scores = Scores(
-            posteriors[order].astype(self.dtype),  # a part may have been kept with another
-            labels[order],
+        multi_label = self.dataset_meta.get("multi_label", False)
+        stored = self.stored(
+            values[order].astype(self.dtype),  # a part may have been kept with another
+            labels[order] if multi_label else labels[order, 0],
             np.array([os.path.relpath(name, root) for name in names.tolist()]),
             np.array(self.dataset_meta["classes"]),
             root,
             [self.protocol],
         )
-        scores.save(self.file)
+        stored.save(self.file)
         for part in self.parts.iterdir():
             part.unlink()
         self.parts.rmdir()
-        return {f"{self.prefix}/top{k}": scores.error(k) for k in (1, 5)}
+        return {f"{self.prefix}/{name}": value for name, value in stored.metrics().items()}
 
     def compute_metrics(self, results: list) -> dict:
         """Is mmengine's hook for results that it collected; :meth:`evaluate` has them on disk."""

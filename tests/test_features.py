@@ -1,0 +1,372 @@
+"""Features for other data sets, and a linear SVM on them (appendix B)."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from vgg_mm.data import VOCList, read_image, rescale
+from vgg_mm.errors import UserError
+from vgg_mm.launch import extract
+from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    cfg = Config.fromfile(ROOT / "configs/demo.py")
+    cfg.model.backbone.width = 4
+    cfg.model.head.update(in_channels=32, channels=16)
+    cfg.tta_pipeline[1].scales = [64, 97]
+    cfg.work_dir = "work"
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def net(cfg):
+    init_default_scope("mmpretrain")
+    torch.manual_seed(0)
+    net = MODELS.build(cfg.model).eval()
+    net.init_weights()
+    return net
+
+
+@pytest.fixture
+def checkpoint(net, tmp_path):
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
+    return str(tmp_path / "net.pth")
+
+
+@pytest.fixture
+def folder(jpeg_tree):
+    return dict(type="vgg_mm.Folders", data_root=str(jpeg_tree / "train"))
+
+
+@torch.no_grad()
+def by_hand(net, picture, layer, scales=(64, 97)):
+    """Each scale's activations (channels,), averaged over space and the mirror image."""
+    described = []
+    for Q in scales:
+        image = torch.from_numpy(rescale(read_image(str(picture)), Q)).permute(2, 0, 1)
+        x = net.data_preprocessor(dict(inputs=image[None]))["inputs"]
+        halves = []
+        for view in (x, x.flip(3)):
+            net.backbone.out_indices = (layer,) if layer.startswith("conv") else (4,)
+            (maps,) = net.backbone(view)
+            net.backbone.out_indices = (4,)
+            if not layer.startswith("conv"):
+                fc6 = F.relu(net.head.fc6(maps))
+                fc7 = F.relu(net.head.fc7(fc6))
+                maps = dict(fc6=fc6, fc7=fc7, fc8=net.head.fc8(fc7))[layer]
+            halves.append(maps.mean((2, 3))[0])
+        described.append((halves[0] + halves[1]) / 2)
+    return described
+
+
+@pytest.mark.parametrize("layer", ["fc7", "fc6", "fc8", "conv4_2"])
+def test_features_are_pooled_activations(layer, cfg, net, checkpoint, folder):
+    made = extract(cfg, checkpoint, folder, "f.npz", layer)
+    saved = Features.load("f.npz")
+    assert made == {"features/images": 8, "features/dimensions": saved.features.shape[1]}
+    assert saved.labels.tolist() == [0] * 4 + [1] * 4
+    assert saved.classes.tolist() == ["green", "red"]
+    assert saved.protocols[0]["layer"] == layer and saved.protocols[0]["scales"] == [64, 97]
+    for name, found in zip(saved.names, saved.features, strict=True):
+        small, large = by_hand(net, Path(saved.root, name), layer)
+        expected = F.normalize((small + large) / 2, dim=0).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(saved.features[0] - saved.features[1]).max() > 1e-3
+    assert not Path("data").exists()  # the demo's own pictures are not asked for
+
+
+def test_scales_can_be_stacked(cfg, net, checkpoint, folder):
+    extract(cfg, checkpoint, folder, "f.npz", "fc7", stack=True)
+    saved = Features.load("f.npz")
+    pair = by_hand(net, Path(saved.root, saved.names[0]), "fc7")
+    expected = F.normalize(torch.cat(pair), dim=0).numpy()
+    np.testing.assert_allclose(saved.features[0], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_net_without_classifier_gives_its_last_conv(cfg, net, tmp_path, checkpoint, folder):
+    convs = {name: w for name, w in net.state_dict().items() if not name.startswith("head.")}
+    torch.save(dict(state_dict=convs), "convs.pth")
+    extract(cfg, "convs.pth", folder, "convs.npz")
+    extract(cfg, checkpoint, folder, "whole.npz", "conv5_2")
+    convs, whole = Features.load("convs.npz"), Features.load("whole.npz")
+    assert (convs.features == whole.features).all() and convs.features.shape == (8, 32)
+    with pytest.raises(UserError, match="no layer fc7 to take features from; use one of conv1_1"):
+        extract(cfg, "convs.pth", folder, "convs.npz", "fc7")
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_an_interrupted_extraction_resumes_to_the_same_file(
+    cfg, checkpoint, folder, monkeypatch, tmp_path
+):
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    extract(cfg, checkpoint, folder, "whole.npz")
+    process, described = SaveFeatures.process, []
+
+    def dying(saver, batch, samples):
+        saver.every = 0
+        process(saver, batch, samples)
+        described.extend(sample["img_path"] for sample in samples)
+        if len(described) == 3:
+            raise Killed
+
+    monkeypatch.setattr(SaveFeatures, "process", dying)
+    with pytest.raises(Killed):
+        extract(cfg, checkpoint, folder, "killed.npz")
+    assert not Path("killed.npz").exists()
+    cfg.test_dataloader.batch_size = 4  # a descriptor depends on no other image
+    extract(cfg, checkpoint, folder, "killed.npz")
+    assert len(described) == len(set(described)) == 8
+    assert Path("killed.npz").read_bytes() == Path("whole.npz").read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_layer_that_is_not_there(net):
+    with pytest.raises(UserError, match=r"no layer conv5_3.*conv5_2, fc6, fc7, fc8. Did you mean"):
+        FeatureExtractor(net, "conv5_3")
+    resnet = dict(
+        type="ImageClassifier", backbone=dict(type="ResNet", depth=18), data_preprocessor=dict()
+    )
+    with pytest.raises(UserError, match="a vgg_mm.VGG's, not a ResNet's"):
+        FeatureExtractor(resnet, "fc7")
+
+
+def test_a_batch_norms_output_is_taken_not_its_input():
+    torch.manual_seed(0)
+    backbone = dict(type="vgg_mm.VGG", arch="A", width=4, norm_cfg=dict(type="BN"))
+    net = MODELS.build(
+        dict(type="ImageClassifier", backbone=backbone, data_preprocessor=dict(to_rgb=True))
+    ).eval()
+    net.backbone.bn1_1.bias.data.fill_(3)
+    sample = DataSample()
+    data = dict(inputs=[[torch.zeros(3, 64, 64, dtype=torch.uint8)]], data_samples=[sample])
+    FeatureExtractor(net, "conv1_1").test_step(data)
+    assert torch.allclose(sample.features, torch.full((4,), 0.5), atol=0.05)
+
+
+LABELS = {"cat": [1, -1, 0, 1, -1, 1], "dog": [-1, 1, 1, -1, 1, 0]}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Six pictures in VOC's layout; the list is in no order of the classes' files."""
+    lists, images = tmp_path / "VOC/ImageSets/Main", tmp_path / "VOC/JPEGImages"
+    lists.mkdir(parents=True)
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        cv2.imwrite(str(images / f"00{i}.jpg"), rng.integers(0, 255, (70, 80, 3), np.uint8))
+    (lists / "val.txt").write_text("".join(f"00{i}\n" for i in (3, 1, 0, 2, 5, 4)))
+    (lists / "cow_trainval.txt").write_text("another list's\n")
+    for name, labels in LABELS.items():
+        lines = [f"00{i} {label:2}\n" for i, label in enumerate(labels)]
+        (lists / f"{name}_val.txt").write_text("".join(lines))
+    return lists / "val.txt"
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    def call(name, *args):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
+        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def mistake(tool):
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            tool(*args)
+        assert str(ended.value).startswith("error: ")
+        return str(ended.value)
+
+    return call
+
+
+def test_the_tool_reads_vocs_lists(tool, mistake, cfg, checkpoint, voc):
+    cfg.dump("narrow.py")
+    told = tool(
+        "extract_features", "narrow.py", checkpoint, voc, "--scales", 64, "--half", "--out", "f.npz"
+    )
+    assert told.splitlines()[-1] == "6 images, 16 dimensions: f.npz"
+    saved = Features.load("f.npz")
+    assert saved.classes.tolist() == ["cat", "dog"] and saved.features.dtype == np.float16
+    assert saved.names.tolist() == [f"00{i}.jpg" for i in range(6)]
+    assert saved.labels.T.tolist() == list(LABELS.values())
+    says = mistake("extract_features", "narrow.py", checkpoint, "VOC2007", "--out", "f.npz")
+    assert "no data VOC2007: give a folder of classes, or a list of images." in says
+
+
+def test_an_incomplete_list_is_told_so(voc):
+    cat = voc.with_name("cat_val.txt")
+    whole = cat.read_text()
+    for text, says in [
+        (whole.replace("003  1\n", ""), "cat_val.txt has no label for 003, which .*val.txt lists"),
+        (whole.replace("003  1", "003  2"), "cat_val.txt, line 4: '003  2' is no name and 1, 0"),
+    ]:
+        cat.write_text(text)
+        with pytest.raises(UserError, match=says):
+            VOCList(str(voc))
+    cat.write_text(whole)
+    (voc.parents[2] / "JPEGImages/005.jpg").unlink()
+    with pytest.raises(UserError, match="lists 005, but there is no .*JPEGImages/005.jpg"):
+        VOCList(str(voc))
+    alone = voc.with_name("test.txt")
+    alone.write_text("000\n")
+    with pytest.raises(UserError, match="expected a file CLASS_test.txt for each class"):
+        VOCList(str(alone))
+    with pytest.raises(UserError, match="no list of images .*none.txt"):
+        VOCList(str(voc.with_name("none.txt")))
+
+
+@pytest.fixture(scope="module")
+def svm():
+    pytest.importorskip("sklearn", reason="a linear SVM needs scikit-learn")
+    from vgg_mm.testing import svm
+
+    return svm
+
+
+def features(x, labels, classes="abc", root="", names=None):
+    names = names or [f"{i}.jpg" for i in range(len(x))]
+    return Features(np.float32(x), np.array(labels), np.array(names), np.array([*classes]), root)
+
+
+def clusters(counts, spread, seed=0):
+    """Points around a corner of the simplex for each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(range(len(counts)), counts)
+    return np.eye(len(counts))[labels] + rng.normal(0, spread, (len(labels), len(counts))), labels
+
+
+def test_average_precision_by_hand(svm):
+    # Hits at places 1, 3 and 6: precisions 1, 2/3, 1/2.
+    relevant = np.array([0, 1, 1, 0, 0, 1])
+    scores = np.array([0.8, 0.9, 0.7, 0.5, 0.6, 0.1])
+    area, eleven = svm.average_precisions(relevant, scores)
+    assert area == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert eleven == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 / 2) / 11)
+    # What comes later can be the better precision of a recall: here 2/3 for both hits.
+    area, eleven = svm.average_precisions(np.array([0, 1, 1]), np.array([3, 2, 1]))
+    assert [area, eleven] == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_mean_class_accuracy_counts_small_classes_as_large_ones(svm):
+    train, test = (clusters([60, 20, 20], 0.1, seed) for seed in range(2))
+    test[1][-10:] = 0  # half of the last class's pictures are called the first
+    both, split = svm.joined(features(*train), features(*test))
+    result = svm.evaluate(both, split)
+    assert result.confusion.tolist() == [[60, 0, 10], [0, 20, 0], [0, 0, 10]]
+    (measure,) = result.measures["mean class accuracy"]
+    assert measure == pytest.approx(100 * (60 / 70 + 1 + 1) / 3)
+    assert svm.summary(result) == "mean class accuracy 95.2%"
+
+
+def test_c_is_chosen_on_the_training_part_alone(svm, monkeypatch):
+    seen = []
+
+    class Spy(svm.GridSearchCV):
+        def fit(self, x, y):
+            seen.append(x)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(svm, "GridSearchCV", Spy)
+    x, labels = clusters([12, 12, 12], 0.5)
+    result = svm.evaluate(features(x, labels), svm.folds(3))
+    assert result.confusion.sum() == 36  # every picture is tested once
+    assert (result.confusion.sum(1) == 12).all()
+    assert len(result.measures["mean class accuracy"]) == len(seen) == 3
+    left_out = [{*map(tuple, np.float32(x))} - {*map(tuple, trained)} for trained in seen]
+    assert [len(part) for part in left_out] == [12, 12, 12]
+    assert len(set.union(*left_out)) == 36
+
+
+def test_caltechs_random_splits(svm):
+    x, labels = clusters([12, 9, 7], 0.1)
+    splits = list(svm.per_class(5, 3, 2)(labels, np.arange(28)))
+    assert len(splits) == 2 and (splits[0][0] != splits[1][0]).any()
+    for train, test in splits:
+        assert np.bincount(labels[train]).tolist() == [5, 5, 5]
+        assert np.bincount(labels[test]).tolist() == [3, 3, 2]
+        assert not {*train} & {*test}
+
+
+def test_multi_label_leaves_out_what_is_difficult(svm):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([-1, 1], (60, 2))
+    x = labels + rng.normal(0, 0.3, (60, 2))
+    labels[:10, 0], x[:10, 0] = 0, -100  # would spoil both training and test
+    for split in (
+        svm.folds(3),
+        lambda _, at: [(np.flatnonzero(at % 2), np.flatnonzero(at % 2 == 0))],
+    ):
+        result = svm.evaluate(features(x, labels, "ab"), split)
+        assert (result.precisions > 97).all() and result.confusion is None
+        assert result.measures["mAP"].mean() == pytest.approx(result.precisions.mean())
+    svm.draw(result, "deep/map.png")
+    assert read_image("deep/map.png").shape[0] > 300
+
+
+def test_what_cannot_be_split(svm):
+    x, labels = clusters([5, 5, 1], 0.1)
+    with pytest.raises(UserError, match=r"a class has 1 image\(s\): too few for 5 folds"):
+        svm.evaluate(features(x, labels), svm.folds(5))
+    with pytest.raises(UserError, match=r"'c' has 1 image\(s\) to train on"):
+        svm.evaluate(features(x, labels), svm.per_class(3, 2, 1))
+    both, split = svm.joined(features(x[:10], labels[:10], "ab"), features(x[:5], labels[:5], "ab"))
+    with pytest.raises(UserError, match="'b' has no image to test on"):
+        svm.evaluate(both, split)
+    with pytest.raises(UserError, match="different classes: a, b, c in .*; a, b in"):
+        svm.joined(features(x, labels), features(x, labels, "ab"))
+    with pytest.raises(UserError, match="have 3 and 2 dimensions"):
+        svm.joined(features(x, labels), features(x[:, :2], labels))
+
+
+def test_the_tool_compares_with_raw_pixels(svm, tool, mistake, cfg, checkpoint, jpeg_tree):
+    for split in ("train", "val"):
+        extract(
+            cfg,
+            checkpoint,
+            dict(type="vgg_mm.Folders", data_root=str(jpeg_tree / split)),
+            f"{split}.npz",
+        )
+    told = tool(
+        "linear_svm", "train.npz", "train.npz", "--test", "val.npz", "val.npz", "--pixels", 2
+    )
+    first, second = told.splitlines()[-3:-1]
+    assert first.startswith("mean class accuracy ")
+    # Red and green pictures are told apart by their colours.
+    assert second == "raw pixels, 2x2: mean class accuracy 100.0%"
+    assert read_image("svm.png").shape[0] > 300
+    stacked = svm.load(["train.npz", "train.npz"])
+    assert stacked.features.shape == (8, 32)
+    says = mistake("linear_svm", "train.npz", "val.npz")
+    assert "train.npz and val.npz were not tested on the same data" in says
+    says = mistake("linear_svm", "net.pth")
+    assert "net.pth is not a file that tools/extract_features.py wrote" in says
+    assert "leave one out" in mistake(
+        "linear_svm", "train.npz", "--test", "val.npz", "--per-class", 1, 1
+    )

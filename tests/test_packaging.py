@@ -1,0 +1,152 @@
+"""What a wheel carries, MIM's index, and the command vgg-mm."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from modelindex.load_model_index import load as load_index
+
+import vgg_mm
+from vgg_mm import mim, paper
+from vgg_mm.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "setup.py", "tools"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder that holds what a wheel, built from a copy of the sources, installs."""
+    if int(version("setuptools").split(".")[0]) < 71:
+        pytest.skip("building a wheel without isolation needs setuptools>=71")
+    source, site = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
+    for name in [*TOP, "vgg_mm"]:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name, **({"symlinks": True} if copy is shutil.copytree else {}))
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    built = subprocess.run(
+        [*command, "-w", site, source], capture_output=True, text=True, cwd=source
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = site.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    wheel.unlink()
+    return site
+
+
+def listed(folder, *patterns):
+    files = [path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern)]
+    return sorted(map(str, files))
+
+
+def test_a_wheel_holds_configs_and_tools_where_mim_looks(installed):
+    carried = installed / "vgg_mm/.mim"
+    assert listed(carried / "configs", "**/*.*") == listed(ROOT / "configs", "**/*.py", "*.yml")
+    ours = [name for name in listed(ROOT / "tools", "*.py", "*.sh") if name != "make_demo.py"]
+    assert listed(carried / "tools", "*") == sorted(ours)
+    for name in ("model-index.yml", "tools/train.py", "configs/_base_/paper.py"):
+        assert not (carried / name).is_symlink()
+        assert (carried / name).read_text() == (ROOT / name).read_text()
+    modules = listed(ROOT / "vgg_mm", "**/*.py")
+    assert listed(installed / "vgg_mm", "**/*.py")[-10:] == modules[-10:]
+    assert set(modules) <= set(listed(installed / "vgg_mm", "**/*.py"))
+    (entries,) = installed.glob("*.dist-info/entry_points.txt")
+    assert entries.read_text().split() == ["[console_scripts]", "vgg-mm", "=", "vgg_mm.mim:main"]
+
+
+def python(code, *arguments, path, cwd):
+    env = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True)
+
+
+def test_get_config_and_the_command_work_from_a_wheel(installed, tmp_path):
+    code = (
+        "import sys, vgg_mm; print(vgg_mm.get_config('vgg16_d_jitter').model.backbone.arch,"
+        "vgg_mm.__file__); sys.argv[0] = 'vgg-mm'; from vgg_mm.mim import main; main()"
+    )
+    done = python(code, "describe", "demo", path=installed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"D {installed}")
+    assert "conv5_2" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vgg-mm", *arguments])
+        mim.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_command_lists_the_tools(command):
+    for told in (command(), command("--help")):
+        names = [line.split()[0] for line in told.splitlines()[2:]]
+        assert names == sorted(path.stem for path in mim.FOLDER.glob("tools/[!t]*.[ps]*")) + [
+            "tables", "test", "tile_jpegs", "train",
+        ]  # fmt: skip
+        assert "train             Trains a config's net, then tests its best checkpoint" in told
+
+
+def test_the_command_gives_the_tools_their_own_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("train", "--help")
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("usage: train.py [-h]")
+
+
+def test_the_command_runs_scripts_with_this_python(command, monkeypatch):
+    ran = []
+    monkeypatch.setattr("os.execvp", lambda *call: ran.append(call))
+    monkeypatch.setenv("PATH", "/elsewhere")
+    command("dist_train", "demo", "2")
+    (call,) = ran
+    assert call == ("bash", ["bash", str(mim.FOLDER / "tools/dist_train.sh"), "demo", "2"])
+    assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
+
+
+def test_mistakes_in_names(command):
+    with pytest.raises(SystemExit, match="no command trian. Did you mean 'train'"):
+        command("trian")
+    with pytest.raises(
+        UserError, match="no config vgg16_d_jiter: .* Did you mean 'vgg16_d_jitter'"
+    ):
+        vgg_mm.get_config("vgg16_d_jiter")
+    with pytest.raises(UserError) as error:
+        vgg_mm.get_config("nothing/like/it.py")
+    assert str(error.value).endswith(", vgg19_e_384, vgg19_e_jitter.")
+    assert "_base_" not in str(error.value)
+
+
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    assert vgg_mm.get_config("demo").model.backbone.width == 16
+    Path("mine.py").write_text("width = 5")
+    assert vgg_mm.get_config("mine.py").width == 5
+
+
+def test_mims_index_has_the_papers_figures_as_the_papers():
+    models = {model.name: model for model in load_index(str(ROOT / "model-index.yml")).models}
+    assert set(models) == {row.config for row in paper.TABLE_3}
+    for row in paper.TABLE_3:
+        model = models[row.config]
+        assert model.config == f"configs/{row.config}.py" and (ROOT / model.config).is_file()
+        assert model.metadata.data["Parameters"] == paper.PARAMETERS[row.arch]
+        (result,) = model.results
+        assert result.metrics == {
+            "Top 1 Error (the paper's)": row.top1,
+            "Top 5 Error (the paper's)": row.top5,
+        }
+    (collection,) = yaml.safe_load((ROOT / "configs/metafile.yml").read_text())["Collections"]
+    assert {model.in_collection for model in models.values()} == {collection["Name"]}

@@ -1,0 +1,272 @@
+"""A linear SVM on features of another data set, by that data set's own measure (appendix B)."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.svm import LinearSVC
+
+from vgg_mm.data import read_image
+from vgg_mm.errors import UserError
+from vgg_mm.testing.features import Features
+from vgg_mm.testing.fusion import check_same_data
+
+C = [0.01, 0.1, 1, 10, 100]  # the penalties to choose from
+
+# Labels (n,) and the images' positions (n,) in the data set -> pairs of what to train on and what
+# to test on, both as indices of the n.
+Split = Callable[[np.ndarray, np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+def load(paths: Sequence[str | os.PathLike]) -> Features:
+    """Reads the features of a data set; those of several nets or layers are stacked (late fusion).
+
+    Raises:
+        UserError: If a file is missing or none of ours, or they are of different data.
+    """
+    first, *others = files = [(path, Features.load(path)) for path in paths]
+    for other in others:
+        check_same_data(*first, *other)
+    stacked = np.concatenate([f.features for _, f in files], axis=1, dtype=np.float32)
+    return replace(first[1], features=stacked)
+
+
+def pixels(features: Features, side: int) -> Features:
+    """The same images, each squeezed to ``side`` x ``side`` pixels, for comparison.
+
+    Returns:
+        Descriptors (N, 3 side^2), the pixels from 0 to 1.
+
+    Raises:
+        UserError: If a picture is missing or corrupt.
+    """
+    squares = []
+    for name in features.names:
+        try:
+            picture = read_image(os.path.join(features.root, name))
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}.") from None
+        squares.append(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
+    x = np.stack(squares).reshape(len(squares), -1) / np.float32(255)
+    return replace(features, features=x)
+
+
+def joined(train: Features, test: Features) -> tuple[Features, Split]:
+    """Two parts as one data set, and the split of it: train on the first, test on the second.
+
+    Raises:
+        UserError: If their classes or descriptors do not fit.
+    """
+    if train.classes.tolist() != test.classes.tolist() or train.labels.ndim != test.labels.ndim:
+        raise UserError(
+            f"the two parts have different classes: {', '.join(train.classes)} in {train.root}; "
+            f"{', '.join(test.classes)} in {test.root}."
+        )
+    if train.features.shape[1] != test.features.shape[1]:
+        raise UserError(
+            f"the two parts have {train.features.shape[1]} and {test.features.shape[1]} dimensions:"
+            " extract both with the same net, layer and scales."
+        )
+    both = Features(
+        np.concatenate([train.features, test.features]),
+        np.concatenate([train.labels, test.labels]),
+        np.concatenate([train.names, test.names]),
+        train.classes,
+        train.root,
+    )
+    n = len(train.names)
+    return both, lambda _, at: [(np.flatnonzero(at < n), np.flatnonzero(at >= n))]
+
+
+def folds(number: int) -> Split:
+    """Stratified folds: every image is tested once, by an SVM of the other folds."""
+
+    def split(labels: np.ndarray, at: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        fewest = np.unique(labels, return_counts=True)[1].min()
+        if fewest < number:
+            raise UserError(f"a class has {fewest} image(s): too few for {number} folds.")
+        return StratifiedKFold(number, shuffle=True, random_state=0).split(at, labels)
+
+    return split
+
+
+def per_class(train: int, test: int, number: int) -> Split:
+    """Caltech's random splits: of each class ``train`` images, and up to ``test`` of the others."""
+
+    def split(labels: np.ndarray, at: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(0)
+        for _ in range(number):
+            members = [rng.permutation(np.flatnonzero(labels == k)) for k in np.unique(labels)]
+            yield (
+                np.concatenate([images[:train] for images in members]),
+                np.concatenate([images[train : train + test] for images in members]),
+            )
+
+    return split
+
+
+@dataclass
+class Result:
+    """What an SVM reached.
+
+    Attributes:
+        measures: Each measure's name -> its value in % for each split.
+        classes: The classes' names.
+        confusion: (classes, classes), how many images of a class (row) were taken for a class
+            (column), over all splits; None for a multi-label set.
+        precisions: (classes,), the average precision in %, over all splits; None for a set of one
+            label an image.
+    """
+
+    measures: dict[str, np.ndarray]
+    classes: np.ndarray
+    confusion: np.ndarray | None = None
+    precisions: np.ndarray | None = None
+
+
+def evaluate(features: Features, split: Split) -> Result:
+    """Trains and tests an SVM, one against the rest, on every split.
+
+    C is chosen by cross-validation of the training part alone. One label an image: measured is the
+    mean over the classes of their accuracy, as Caltech's sets are. Several: the mean over the
+    classes of their average precision; images that are "difficult" for a class are left out.
+
+    Raises:
+        UserError: If a class has less than 2 images to train on, or none to test on.
+    """
+    return (_one_label if features.labels.ndim == 1 else _multi_label)(features, split)
+
+
+def _one_label(features: Features, split: Split) -> Result:
+    x, y, classes = features.features, features.labels, features.classes
+    splits = list(split(y, np.arange(len(y))))
+    confusions = []
+    for train, test in _track(splits, "Splits"):
+        svm = _fit(x[train], y[train], classes, "balanced_accuracy")
+        _check_test(y[test], classes)
+        confusions.append(confusion_matrix(y[test], svm.predict(x[test])))
+    accuracies = [np.diag(counts) / counts.sum(1) for counts in confusions]
+    measures = {"mean class accuracy": 100 * np.mean(accuracies, 1)}
+    return Result(measures, classes, confusion=np.sum(confusions, 0))
+
+
+def _multi_label(features: Features, split: Split) -> Result:
+    x, classes = features.features, features.classes
+    precisions = []  # (classes, splits, 2)
+    for name, labels in zip(_track(classes, "Classes"), features.labels.T, strict=True):
+        at = np.flatnonzero(labels)
+        y, names = (labels[at] > 0).astype(int), (f"not {name}", name)
+        of_class = []
+        for train, test in split(y, at):
+            svm = _fit(x[at[train]], y[train], names, "average_precision")
+            _check_test(y[test], names)
+            scores = svm.decision_function(x[at[test]])
+            of_class.append(average_precisions(y[test], scores))
+        precisions.append(of_class)
+    area, eleven = 100 * np.moveaxis(precisions, 2, 0)  # (classes, splits) each
+    measures = {"mAP": area.mean(0), "mAP at 11 recalls (VOC-2007's)": eleven.mean(0)}
+    return Result(measures, classes, precisions=area.mean(1))
+
+
+def average_precisions(relevant: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """VOC's average precision, 0 to 1, in its two forms.
+
+    Args:
+        relevant: (n,), 1 where the class is in the image, else 0.
+        scores: (n,), the higher the surer.
+
+    Returns:
+        The area under the precision, made to fall with the recall (VOC 2010 and later), and its
+        average at the recalls 0, 0.1, ... 1 (VOC 2007).
+    """
+    hits = relevant[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    best_from = np.maximum.accumulate(precision[::-1])[::-1]
+    at_hits = best_from[hits > 0]  # at the recalls 1/n, 2/n, ... 1
+    first = np.ceil(np.arange(11) * len(at_hits) / 10 - 1).clip(min=0).astype(int)
+    return at_hits.mean(), at_hits[first].mean()
+
+
+def _fit(x: np.ndarray, y: np.ndarray, names: Sequence[str], scoring: str) -> GridSearchCV:
+    """An SVM with the C that is best in cross-validation."""
+    counts = np.bincount(y, minlength=len(names))
+    rarest = counts.argmin()
+    if counts[rarest] < 2:
+        raise UserError(
+            f"'{names[rarest]}' has {counts[rarest]} image(s) to train on, and C is chosen by "
+            "cross-validation: give it 2 or more."
+        )
+    inner = StratifiedKFold(min(3, counts[rarest]), shuffle=True, random_state=0)
+    search = GridSearchCV(LinearSVC(random_state=0), {"C": C}, scoring=scoring, cv=inner)
+    with warnings.catch_warnings():
+        # Where C is too large to converge, cross-validation finds another.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return search.fit(x, y)
+
+
+def _check_test(y: np.ndarray, names: Sequence[str]) -> None:
+    for name, count in zip(names, np.bincount(y, minlength=len(names)), strict=True):
+        if not count:
+            raise UserError(f"'{name}' has no image to test on: split otherwise.")
+
+
+def _track(items: Sequence, what: str) -> Iterable:
+    return track(items, what, console=Console(stderr=True))
+
+
+def draw(result: Result, out: str | os.PathLike) -> None:
+    """Draws the confusion, in % of each class's images, or the classes' average precisions.
+
+    Args:
+        result: The result.
+        out: The PNG to write; its folder is made.
+    """
+    n = len(result.classes)
+    side = 2.5 + 0.4 * min(n, 60)  # inches
+    figure = Figure((side + 0.8, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    style = dict(fontsize=10 if n <= 60 else 3, parse_math=False)
+    if result.confusion is not None:
+        shares = 100 * result.confusion / result.confusion.sum(1, keepdims=True)
+        shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=100)
+        figure.colorbar(shown, ax=axes, label="% of the class's images")
+        for (i, j), share in np.ndenumerate(shares if n <= 30 else np.empty((0, 0))):
+            color = "black" if share > 60 else "white"
+            axes.text(j, i, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(n), result.classes, rotation=90, **style)
+        axes.set(xlabel="taken for", ylabel="is")
+    else:
+        axes.barh(range(n), result.precisions, color="#8ecae6")
+        for i, precision in enumerate(result.precisions):
+            axes.text(1, i, f"{precision:.1f}", va="center", fontsize=9)
+        axes.set(xlim=(0, 100), xlabel="average precision (%)")
+        axes.invert_yaxis()
+    axes.set_yticks(range(n), result.classes, **style)
+    axes.set_title(summary(result), fontsize=11)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, format="png")
+
+
+def summary(result: Result) -> str:
+    """The measures in words, with their standard deviation where there are several splits."""
+    return ", ".join(
+        f"{name} {values.mean():.1f}%"
+        + (
+            f" \N{PLUS-MINUS SIGN} {values.std():.1f} ({len(values)} splits)"
+            if len(values) > 1
+            else ""
+        )
+        for name, values in result.measures.items()
+    )
