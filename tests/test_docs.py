@@ -71,15 +71,17 @@ def test_types_are_registered(page):
 
 @pytest.fixture
 def typed(tmp_path):
-    """Types lines into bash where every program is missing and is no error, and `python` and `srun`
-    only note their arguments; returns these, from the script's name on, a list a call."""
+    """Types lines into bash and returns the arguments of each call of a tool, from its name on.
+
+    Programs are missing there, which is no error; `python` and `srun` only note their arguments.
+    """
     programs, calls = tmp_path / "programs", tmp_path / "calls"
     programs.mkdir()
     for name in ("bash", "dirname"):
         (programs / name).symlink_to(shutil.which(name))
+    note = f'#!{shutil.which("bash")}\n{{ printf "%s\\t" "$@"; echo; }} >> "{calls}"\n'
     for name in ("python", "srun"):
-        (programs / name).write_text(f'#!{shutil.which("bash")}\nprintf "%s\\t" "$@" >> "{calls}"\n'
-                                     f'echo >> "{calls}"\n')  # fmt: skip
+        (programs / name).write_text(note)
         (programs / name).chmod(0o755)
     (tmp_path / "tools").symlink_to(ROOT / "tools")
 
@@ -87,11 +89,11 @@ def typed(tmp_path):
         calls.write_text("")
         lines = f"command_not_found_handle() {{ :; }}\n{lines}"
         subprocess.run(["bash", "-c", lines], cwd=tmp_path, env={"PATH": str(programs)}, check=True)
-        return [
-            line[line.index(script) :]  # what starts the processes stands before
-            for line in (call.split("\t")[:-1] for call in calls.read_text().splitlines())
-            for script in [part for part in line if part.endswith(".py")][:1]
-        ]
+        called = []
+        for call in calls.read_text().splitlines():
+            _, script, args = re.split(r"((?:tools|docs)/\w+\.py)\t", call, maxsplit=1)
+            called.append([script, *args.split("\t")[:-1]])
+        return called
 
     return type_in
 
@@ -129,6 +131,7 @@ def blocks(page):
 def test_commands_are_understood(page, typed, parse):
     for block in blocks(page):
         calls = typed(block)
+        assert calls or "tools/" not in block, block
         assert {tool for tool, *_ in calls} >= set(re.findall(r"python (\w+/\w+\.py)", block))
         for tool, *args in calls:
             assert (ROOT / tool).is_file()
