@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 from mmengine.config import Config, DictAction
@@ -406,7 +407,8 @@ def test_the_report_has_everything(reported):
     assert len(verdicts) == sum(len(c.parts) + (len(c.parts) > 1) for c in CLAIMS) + 2
     images = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert {Path(i).stem for i in images} == {"depth", "scales", "views", "hardest", "confusion"}
-    assert all((folder / "report" / image).stat().st_size > 5000 for image in images)
+    for image in images:  # none is blank
+        assert mmcv.imread(str(folder / "report" / image)).std() > 20
 
 
 def test_every_number_traces_to_a_file(reported):

@@ -172,7 +172,7 @@ def hardest(results: Results, number: int = 12) -> Figure | None:
     true = p[range(len(p)), scores.labels]
     order = np.argsort(true, kind="stable")[:number]
     figure = Figure((5, 1.75 * -(-len(order) // 3)), dpi=160, layout="constrained")
-    cells = figure.subplots(-(-len(order) // 3), 3, squeeze=False).flat
+    cells = list(figure.subplots(-(-len(order) // 3), 3, squeeze=False).flat)
     for axes in cells:
         axes.set_axis_off()
     for axes, i in zip(cells, order, strict=False):

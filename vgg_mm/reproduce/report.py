@@ -206,6 +206,8 @@ def _settings(
         rows = [[name, *(f"{errors[net]:.1f}" for net in nets)] for name, errors in found.items()]
         caption = "Trials on a part of the training pictures: top-1 error (%)"
         yield Grid(caption, [["recipe", *nets], *rows])
+    elif not scale.data:
+        yield Text("No trials are kept with this run.")
     data = runs[0].data
     spent = sum(done["seconds"] for step in steps if (done := read_marker(step)))
     yield Grid(

@@ -82,10 +82,9 @@ class Scale:
 
 
 _CHOSEN = (
-    "Width, learning rate and epochs come from trials of nets A and E on the training pictures "
-    "(`--choose`: a part of them held out, the validation pictures untouched): the largest net "
-    "whose 14 trainings fit the time, the highest rate at which both learn. They are the same for "
-    "all nets, so that every net sees the same number of images."
+    "The recipe is the same for all nets, and every net sees the same number of images. `--choose` "
+    "compares learning rates with nets A and E on a part of the training pictures; the validation "
+    "pictures have no part in it."
 )
 SCALES = {
     scale.name: scale
