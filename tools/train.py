@@ -64,7 +64,8 @@ def main() -> None:
         cfg.load_from = args.start_from
         cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
     if args.init_from_a:
-        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a))
+        std = cfg.get("init_from_a_std", 0.01)
+        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a, std=std))
     for checkpoint in (cfg.get("load_from"), args.init_from_a):
         if checkpoint:
             read_checkpoint(checkpoint)

@@ -86,6 +86,13 @@ def config_name(arch: str, S: int | tuple[int, int]) -> str:
     return f"vgg{depth}_{arch.lower().replace('-', '_')}_{S if isinstance(S, int) else 'jitter'}"
 
 
+def scaled(side: int | tuple[int, int], crop: int) -> int | tuple[int, int]:
+    """The paper's S or Q for crops of ``crop`` pixels in place of 224, such as 37 for 256 at 32."""
+    if isinstance(side, tuple):
+        return (scaled(side[0], crop), scaled(side[1], crop))
+    return round(side * crop / 224)
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of Tables 3-5: net ``arch`` trained at ``S`` and tested at scales ``Q``.
@@ -220,9 +227,8 @@ TABLE_7 = (
 TABLE_7_VGG = (TABLE_6[3], TABLE_5[5], TABLE_6[0])
 
 
-def scores_command(arch: str, S: int | tuple[int, int]) -> str:
-    """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
-    config = config_name(arch, S)
+def scores_needed(arch: str, S: int | tuple[int, int]) -> tuple[str, list[int]]:
+    """The views and the scales Q of the one test that fills all rows of net ``arch`` and ``S``."""
     uses = [
         (Q, row.views)
         for row in (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
@@ -231,8 +237,13 @@ def scores_command(arch: str, S: int | tuple[int, int]) -> str:
     ]
     scales = sorted({side for Q, _ in uses for side in Q})
     views = {views for _, views in uses}
+    return views.pop() if len(views) == 1 else "both", scales
+
+
+def scores_command(arch: str, S: int | tuple[int, int]) -> str:
+    """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
+    config, (views, scales) = config_name(arch, S), scores_needed(arch, S)
     return (
         f"python tools/test.py configs/{config}.py work_dirs/{config}/best.pth "
-        f"--views {views.pop() if len(views) == 1 else 'both'} "
-        f"--scales {' '.join(map(str, scales))} --out scores/{config}.npz"
+        f"--views {views} --scales {' '.join(map(str, scales))} --out scores/{config}.npz"
     )

@@ -69,6 +69,7 @@ optim_wrapper = dict(
 # `threshold` points. The rate falls at the first `drops` plateaus; the next one ends the training.
 param_scheduler = dict(type="vgg_mm.PlateauLR", patience=5, threshold=0.1, drops=3)
 start_from_lr = 1e-3  # the rate of a training that goes on from another's weights (--start-from)
+init_from_a_std = 1e-2  # of the layers that are not net A's (--init-from-a); None: Glorot's
 train_cfg = dict(type="vgg_mm.TrainLoop", max_epochs=74, val_interval=1)
 
 # Sec. 3.2.

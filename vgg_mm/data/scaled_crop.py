@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine import fileio
 
-from vgg_mm.data.images import decode, decode_window
+from vgg_mm.data.images import LoadImage, decode, decode_window
 from vgg_mm.data.jpeg import Jpeg, Window
 from vgg_mm.data.transforms import ScaleJitter, _positive_int, _rng
 from vgg_mm.errors import UserError
@@ -33,16 +33,22 @@ class LoadScaledCrop(ScaleJitter):
             picture draws its own, uniformly, both ends included.
         size: The crop's side in pixels; the paper's is 224.
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
+        in_memory: Whether to keep every picture, decoded, once it is read: for small data sets.
     """
 
     def __init__(
-        self, S: int | Sequence[int], size: int = 224, backend_args: dict | None = None
+        self,
+        S: int | Sequence[int],
+        size: int = 224,
+        backend_args: dict | None = None,
+        in_memory: bool = False,
     ) -> None:
         super().__init__(S)
         self.size = _positive_int(size, "LoadScaledCrop: size")
         if self.S_min < size:
             raise UserError(f"LoadScaledCrop: S = {S} is smaller than the crop of {size}.")
         self.backend_args = backend_args
+        self.load = LoadImage(backend_args, in_memory) if in_memory else None
 
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
@@ -53,9 +59,12 @@ class LoadScaledCrop(ScaleJitter):
             CorruptImageError: See :func:`vgg_mm.data.decode_window`.
         """
         rng, path = _rng(self, results), results["img_path"]
-        data = fileio.get(path, self.backend_args)
-        jpeg = Jpeg.parse(data)
-        image = None if jpeg else decode(data, path)
+        if self.load:
+            jpeg, image = None, self.load(dict(img_path=path))["img"]
+        else:
+            data = fileio.get(path, self.backend_args)
+            jpeg = Jpeg.parse(data)
+            image = None if jpeg else decode(data, path)
         height, width = shape = (jpeg.header.height, jpeg.header.width) if jpeg else image.shape[:2]
 
         S = int(rng.integers(self.S_min, self.S_max, endpoint=True))

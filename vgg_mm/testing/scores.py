@@ -124,10 +124,14 @@ class Scores(Stored):
 
     def error(self, k: int) -> float:
         """The top-k error in %; a tie, or a score that is no number, is an error."""
+        return 100 * float(np.mean(self.wrong(k)))
+
+    def wrong(self, k: int) -> np.ndarray:
+        """Whether each image is an error of top-k: (N,) bool."""
         scores = self.mean()
         own = np.take_along_axis(scores, self.labels[:, None], 1)
         better = (~(scores < own)).sum(1) - 1
-        return 100 * float(np.mean(better >= k))
+        return better >= k
 
 
 def file_sha256(path: str | Path) -> str:

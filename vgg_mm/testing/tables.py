@@ -23,6 +23,7 @@ from vgg_mm.paper import (
     FusionRow,
     Row,
     config_name,
+    scaled,
     scores_command,
 )
 from vgg_mm.testing.evaluation import VIEWS
@@ -88,6 +89,7 @@ class StoredScores:
 
     Args:
         files: Files that ``tools/test.py --out`` wrote.
+        crop: The crops' side: the paper's S and Q count in its ratio to 224.
 
     Attributes:
         files: Each file's scores, without the posteriors.
@@ -97,7 +99,9 @@ class StoredScores:
             different checkpoints.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], crop: int = 224) -> None:
+        self.crop = crop
+        self.trainings = {(arch, scaled(S, crop)): (arch, S) for arch, S in TRAININGS}
         self.files: dict[Path, Scores] = {}
         self._sources: dict[tuple[Training, str, int], tuple[Path, int]] = {}
         self._checkpoints: dict[Training, tuple[Path, str]] = {}
@@ -111,9 +115,8 @@ class StoredScores:
 
     def _register(self, file: Path, protocol: dict) -> None:
         arch, S = protocol["arch"], protocol["S"]
-        training = (arch, tuple(S) if isinstance(S, list) else S)
-        named = training in TRAININGS and protocol["config"] == config_name(*training)
-        if not (named and protocol["flip"]):
+        training = self.trainings.get((arch, tuple(S) if isinstance(S, list) else S))
+        if not (training and protocol["config"] == config_name(*training) and protocol["flip"]):
             return
         other, sha256 = self._checkpoints.setdefault(training, (file, protocol["sha256"]))
         if sha256 != protocol["sha256"]:
@@ -121,7 +124,7 @@ class StoredScores:
                 f"{other} and {file} hold scores of two different checkpoints of "
                 f"{protocol['config']}: give one of them."
             )
-        papers_grid = (protocol["grid"], protocol["crop_size"]) == (5, 224)
+        papers_grid = (protocol["grid"], protocol["crop_size"]) == (5, self.crop)
         for v, (view, Q) in enumerate(zip(protocol["views"], protocol["scales"], strict=True)):
             if view == "dense" or papers_grid:
                 self._sources.setdefault((training, view, Q), (file, v))
@@ -131,7 +134,7 @@ class StoredScores:
         return [
             (arch, S)
             for arch, S, scales in row.models
-            if not self._sources.keys() >= set(_pairs((arch, S), row.views, scales))
+            if not self._sources.keys() >= set(self._pairs((arch, S), row.views, scales))
         ]
 
     def used(self) -> set[Path]:
@@ -141,20 +144,34 @@ class StoredScores:
             for row in ROWS
             if not self.lacking(row)
             for arch, S, scales in row.models
-            for pair in _pairs((arch, S), row.views, scales)
+            for pair in self._pairs((arch, S), row.views, scales)
         }
 
     def errors(self, row: Row | FusionRow) -> tuple[float, float]:
         """The top-1 and top-5 error in % of a row that lacks nothing."""
         key = (row.models, row.views)
         if key not in self._errors:
-            models = (
-                (config_name(arch, S), self._average(_pairs((arch, S), row.views, scales)))
-                for arch, S, scales in row.models
-            )
-            fused = fuse(models, normalised(None, len(row.models)))
+            fused = self.scores(row)
             self._errors[key] = (fused.error(1), fused.error(5))
         return self._errors[key]
+
+    def shown(self, row: Row | FusionRow) -> tuple[str, str]:
+        """The cells of :meth:`errors`."""
+        top1, top5 = self.errors(row)
+        return f"{top1:.1f}", f"{top5:.1f}"
+
+    def scores(self, row: Row | FusionRow) -> Scores:
+        """The posteriors (N, 1, classes) of a row that lacks nothing."""
+        models = (
+            (config_name(arch, S), self._average(self._pairs((arch, S), row.views, scales)))
+            for arch, S, scales in row.models
+        )
+        return fuse(models, normalised(None, len(row.models)))
+
+    def _pairs(
+        self, training: Training, views: str, scales: Sequence[int]
+    ) -> Iterator[tuple[Training, str, int]]:
+        return ((training, view, scaled(Q, self.crop)) for view in VIEWS[views] for Q in scales)
 
     def _average(self, pairs: Iterable[tuple[Training, str, int]]) -> Scores:
         """Scores whose posteriors (N, 1, classes) are the average over the pairs."""
@@ -168,12 +185,6 @@ class StoredScores:
         )
         same = next(iter(self.files.values()))
         return replace(same, posteriors=total / sum(map(len, parts.values())))
-
-
-def _pairs(
-    training: Training, views: str, scales: Sequence[int]
-) -> Iterator[tuple[Training, str, int]]:
-    return ((training, view, Q) for view in VIEWS[views] for Q in scales)
 
 
 def make_tables(stored: StoredScores) -> list[Table]:
@@ -232,7 +243,7 @@ def _line(
     cells: dict[str, str], row: Row | FusionRow, stored: StoredScores, *top5_test: float | None
 ) -> Line:
     lacking = stored.lacking(row)
-    ours = [NONE, NONE] if lacking else [f"{error:.1f}" for error in stored.errors(row)]
+    ours = [NONE, NONE] if lacking else stored.shown(row)
     figures = _figures([*ours, f"{NONE}, server only"], [row.top1, row.top5, *top5_test])
     return Line({**cells, **figures}, tuple(scores_command(*training) for training in lacking))
 

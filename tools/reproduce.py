@@ -1,0 +1,106 @@
+"""The whole paper: trains the 12 models of Table 3, tests every row of Tables 3-6, reports.
+
+python tools/reproduce.py --scale mini --plan
+python tools/reproduce.py --scale mini
+python tools/reproduce.py --scale small --folds 5
+python tools/reproduce.py --scale imagenet --gpus 4
+
+`mini` and `small` are narrow nets on the pictures that ship with the package, at crops of 32 and 64
+pixels; `imagenet` is the paper. Killed at any point, it goes on when the same is typed again.
+"""
+
+import argparse
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", required=True, choices=["mini", "small", "imagenet"])
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train all N times")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=1,
+        metavar="K",
+        help="split the package's pictures K ways and train on each: all are tested on in turn",
+    )
+    parser.add_argument("--data-root", help="your own pictures, or where ImageNet is")
+    parser.add_argument("--work-dir", type=Path, help="default work_dirs/SCALE; imagenet: here")
+    parser.add_argument("--gpus", type=int, metavar="N", help="default: all of this machine")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="print the commands and their time")
+    what.add_argument("--dry-run", action="store_true", help="one step each, then forget it all")
+    what.add_argument("--report", action="store_true", help="write the report of what is there")
+    what.add_argument(
+        "--choose",
+        type=float,
+        nargs="+",
+        metavar="LR",
+        help="compare learning rates with nets A and E on a part of the training pictures",
+    )
+    args = parser.parse_args()
+    if min(args.seeds, args.folds) < 1:
+        raise UserError("--seeds and --folds are numbers of 1 or more.")
+
+    import torch
+
+    from vgg_mm.reproduce import data, dry_run
+    from vgg_mm.reproduce.choose import choose
+    from vgg_mm.reproduce.plan import Run, make_plan
+    from vgg_mm.reproduce.report import write_report
+    from vgg_mm.reproduce.run import (
+        Rates,
+        alone,
+        check_settings,
+        execute,
+        plan_text,
+        run_plan,
+        trial_rates,
+    )
+    from vgg_mm.reproduce.scales import SCALES
+
+    scale = SCALES[args.scale]
+    root = args.work_dir or Path("." if scale.data else f"work_dirs/{scale.name}")
+    processes = max(1, torch.cuda.device_count() if args.gpus is None else args.gpus)
+    pictures = args.data_root or scale.data
+    if pictures and args.folds > 1:
+        raise UserError("--folds splits the package's pictures alone: leave out --data-root.")
+    if args.dry_run:
+        with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
+            dry_run.dry_run(scale, pictures, Path(scratch))
+        return
+    if args.choose:
+        choose(scale, args.choose, root)
+        return
+    if scale.data:
+        trees = [data.imagenet(pictures)]
+    elif pictures:
+        trees = [data.folders(pictures)]
+    else:
+        trees = [data.folders(tree) for tree in data.demo_folds(root / "data", args.folds)]
+    runs = [
+        Run(k, seed, tree, root / f"fold{k}_seed{seed}" if (k, seed) != (0, 0) else root)
+        for k, tree in enumerate(trees)
+        for seed in range(args.seeds)
+    ]
+    steps = make_plan(scale, runs, processes)
+    if args.plan:
+        print(plan_text(steps, Rates(trial_rates(scale, runs[0]), steps)))
+        return
+    if not args.report:
+        with alone(root) as lock:
+            check_settings(root, {**asdict(replace(scale, chosen="")), "processes": processes})
+            rates = Rates(trial_rates(scale, runs[0]), steps)
+            run_plan(steps, rates, lambda step, command: execute(step, command, lock))
+    print(f"Report: {write_report(scale, runs, steps, root)}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,48 @@
+"""Choosing a recipe: on a part of the training pictures, the validation pictures untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vgg_mm.paper import config_name
+from vgg_mm.reproduce.data import folders, held_out
+from vgg_mm.reproduce.plan import Run, make_plan
+from vgg_mm.reproduce.run import Execute, Rates, execute, run_plan, trial_rates, write_aside
+from vgg_mm.reproduce.scales import Scale
+from vgg_mm.testing.scores import Scores
+
+NETS = [config_name(arch, 256) for arch in ("A", "E")]  # the shallowest and the deepest
+
+
+def choose(scale: Scale, rates: Sequence[float], root: Path, execute: Execute = execute) -> None:
+    """Trains nets A and E at several learning rates, and tests them on pictures held out.
+
+    Prints the errors, and keeps them in ``choose.json`` for the report.
+
+    Args:
+        scale: The sizes and the rest of the recipe.
+        rates: The learning rates.
+        root: The reproduction's folder; the pictures are the demo's.
+        execute: As in :func:`vgg_mm.reproduce.run.run_plan`.
+    """
+    data = folders(held_out(root / "data"))
+    steps, runs = [], {}
+    for lr in rates:
+        # Everything that is compared is in the folder's name.
+        name = f"width{scale.width}_epochs{scale.epochs}_lr{lr:g}"
+        runs[lr] = Run(0, 0, data, root / "choose" / name)
+        plan = make_plan(replace(scale, lr=lr), [runs[lr]])
+        steps += [step for step in plan if step.name in NETS]
+    run_plan(steps, Rates(trial_rates(scale, steps[0].run), steps), execute)
+
+    file = root / "choose.json"
+    tried = json.loads(file.read_text()) if file.exists() else {}
+    for run in runs.values():
+        tried[run.folder.name] = {
+            net: round(Scores.load(run.scores(net)).error(1), 1) for net in NETS
+        }
+        print(f"{run.folder.name}: top-1 error {tried[run.folder.name]}")
+    write_aside(file, json.dumps(tried, indent=1) + "\n")

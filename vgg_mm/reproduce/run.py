@@ -1,0 +1,270 @@
+"""Runs a plan: restartable at any point, with the time left."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import torch
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vgg_mm.errors import UserError
+from vgg_mm.reproduce.plan import Run, Step, multiply_adds, step_config
+from vgg_mm.reproduce.scales import Scale
+
+START = 8.0  # seconds from a tool's call to its first step, or thereabouts
+TRUST = 30.0  # seconds of real steps that count as much as the trial
+Execute = Callable[[Step, list[str]], int]
+
+
+class Rates:
+    """Multiply-adds a second of trainings and tests: of what was run, else of a short trial.
+
+    Args:
+        trial: Kind of step -> the trial's rate.
+        steps: The plan; its steps that ran in one go are counted.
+    """
+
+    def __init__(self, trial: dict[str, float], steps: Sequence[Step] = ()) -> None:
+        self.trial = trial
+        self.seen = {kind: [0.0, 0.0] for kind in trial}
+        for step in steps:
+            if done := read_marker(step):
+                self.add(step, done)
+
+    def add(self, step: Step, done: dict) -> None:
+        """Counts a finished step."""
+        if done["whole"]:
+            self.seen[step.kind][0] += step.work
+            self.seen[step.kind][1] += max(done["seconds"] - START, 1e-3)
+
+    def seconds(self, step: Step) -> float:
+        """How long a step will take."""
+        work, seconds = self.seen[step.kind]
+        rate = (work + self.trial[step.kind] * TRUST) / (seconds + TRUST)
+        return START + step.work / rate
+
+
+def trial_rates(scale: Scale, run: Run, seconds: float = 2.0) -> dict[str, float]:
+    """Trains and runs net A on random images for a short while; multiply-adds a second of both.
+
+    Where a step of the whole batch would take long, as without a GPU at full size, a part of the
+    batch stands for it.
+    """
+    init_default_scope("mmpretrain")
+    cfg, device = step_config(scale, run, ("A", 256)), torch.device(get_device())
+    model = MODELS.build(cfg.model).to(device)
+    work = multiply_adds(scale, "A", scale.crop, run.data.classes)
+    # 1e10 multiply-adds take a second or so on two cores.
+    batch = scale.batch if device.type != "cpu" else max(1, min(scale.batch, int(1e10 / work)))
+    images = torch.randn(batch, 3, scale.crop, scale.crop, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+
+    def train() -> None:
+        model.train()
+        scores = model(images)
+        torch.nn.functional.cross_entropy(scores, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @torch.no_grad()
+    def test() -> None:
+        model.eval()
+        model(images)
+
+    def rate(step: Callable[[], None], multiply_adds: float) -> float:
+        step()
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or not count:
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            count += 1
+        return count * multiply_adds / elapsed
+
+    return {"train": rate(train, 3 * batch * work), "test": rate(test, batch * work)}
+
+
+def read_marker(step: Step) -> dict | None:
+    """What a finished step left behind: its seconds, and whether it ran in one go."""
+    try:
+        return json.loads(step.marker.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def check_settings(root: Path, settings: dict) -> None:
+    """Keeps what a folder's steps were run with, and compares.
+
+    Raises:
+        UserError: If the folder holds steps of other settings.
+    """
+    file = root / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if not file.exists():
+        write_aside(file, json.dumps(settings, indent=1) + "\n")
+    saved = json.loads(file.read_text())
+    different = sorted(key for key in {*saved, *settings} if saved.get(key) != settings.get(key))
+    if different:
+        raise UserError(
+            f"{root} holds a reproduction with other settings ({', '.join(different)}: see {file})."
+            " Choose another --work-dir, or remove it."
+        )
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[IO]:
+    """Waits until no other process works in a folder; steps inherit the lock.
+
+    When this process is killed, a step that it started may live on; its lock keeps the next one
+    from starting the same step beside it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for what is still at work in {root} ...", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+def execute(step: Step, command: list[str], lock: IO | None = None) -> int:
+    """Runs a step's command; what it prints goes to the step's log.
+
+    Returns:
+        Its exit status.
+    """
+    bin = str(Path(sys.executable).parent)  # the shell scripts call 'python'
+    env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if command[0] == "python":
+        command = [sys.executable, *command[1:]]
+    with open(step.log, "a") as log:
+        log.write(f"$ {step}\n")
+        log.flush()
+        keep = (lock.fileno(),) if lock else ()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, pass_fds=keep)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+
+def run_plan(
+    steps: Sequence[Step], rates: Rates, execute: Execute = execute, console: Console | None = None
+) -> None:
+    """Runs the steps that are not done.
+
+    A training that was interrupted goes on from its last checkpoint, a test with the images that
+    it has not scored. A step is done when its marker is there, which is written last.
+
+    Args:
+        steps: The plan.
+        rates: For the time left.
+        execute: Runs a step's command and returns its exit status.
+        console: Where the progress goes; default: stderr.
+
+    Raises:
+        UserError: If a step fails; its log is named, and the end of it shown.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    pending = [step for step in steps if not step.marker.exists()]
+    began = time.monotonic()
+    for step in pending:
+        done = steps.index(step)
+        left = sum(rates.seconds(other) for other in pending[pending.index(step) :])
+        passed = time.monotonic() - began
+        console.print(
+            f"[{done + 1}/{len(steps)}] {step.kind} {step.name} ({step.run.name}); "
+            f"{_time(passed)} passed, about {_time(left)} left",
+            markup=False,
+        )
+        step.log.parent.mkdir(parents=True, exist_ok=True)
+        resume = bool(step.work_dir and (step.work_dir / "last_checkpoint").exists())
+        whole = not step.log.exists()
+        start = time.monotonic()
+        with _bar(console, rates.seconds(step)):
+            status = execute(step, step.command(resume))
+        if status:
+            end = "\n".join(step.log.read_text(errors="replace").splitlines()[-8:])
+            raise UserError(
+                f"a step failed with status {status}: {step}\nThe end of its log, {step.log}:\n"
+                f"{end}\nMend it and type the same again: it goes on from there."
+            )
+        marker = {"seconds": round(time.monotonic() - start, 1), "whole": whole}
+        write_aside(step.marker, json.dumps(marker))
+        rates.add(step, marker)
+
+
+@contextmanager
+def _bar(console: Console, seconds: float) -> Iterator[None]:
+    """On a terminal, a bar that moves with the time that the step should take."""
+    if not console.is_terminal:
+        yield
+        return
+    elapsed = TextColumn("{task.fields[label]}")
+    with Progress(BarColumn(), elapsed, console=console, transient=True) as progress:
+        progress.add_task("", total=seconds, label=f"about {_time(seconds)}")
+        task, start = progress.tasks[0], time.monotonic()
+        refresh = progress.get_renderables
+
+        def moving() -> Iterator:
+            progress.update(task.id, completed=min(time.monotonic() - start, 0.99 * seconds))
+            return refresh()
+
+        progress.get_renderables = moving
+        yield
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def plan_text(steps: Sequence[Step], rates: Rates) -> str:
+    """The plan as a shell script: the time that each step will take, and all together.
+
+    Settings that all steps of a run share stand before them, once.
+    """
+    lines, left, run, shared = [], 0.0, None, set()
+    for number, step in enumerate(steps, 1):
+        if step.run != run:
+            run = step.run
+            commands = [other.command() for other in steps if other.run == run]
+            shared = {word for word in commands[0] if all(word in other for other in commands)}
+            shared = {word for word in shared if "=" in word}
+            if shared:
+                words = shlex.join(word for word in commands[0] if word in shared)
+                lines.append(f"# {run.name}\nSHARED=({words})")
+        done = read_marker(step)
+        seconds = rates.seconds(step)
+        left += 0 if done else seconds
+        when = f"done in {_time(done['seconds'])}" if done else f"about {_time(seconds)}"
+        command = shlex.join(word for word in step.command() if word not in shared)
+        command += ' "${SHARED[@]}"' if shared else ""
+        lines.append(f"# [{number}/{len(steps)}] {run.name}, {when}\n{command}")
+    return "\n".join([*lines, f"# time left: about {_time(left)}"])
