@@ -22,7 +22,7 @@ model = dict(
     data_preprocessor=dict(std=[60, 60, 60]),
 )
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
@@ -58,4 +58,4 @@ tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 optim_wrapper = dict(optimizer=dict(weight_decay=2e-3))
 train_cfg = dict(max_epochs=75, val_interval=5)
 param_scheduler = [dict(type="MultiStepLR", milestones=[56, 70])]
-default_hooks = dict(logger=dict(interval=35), checkpoint=dict(interval=5, minutes=None))
+default_hooks = dict(logger=dict(interval=71), checkpoint=dict(interval=5, minutes=None))
