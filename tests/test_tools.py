@@ -368,6 +368,7 @@ def test_a_machine_without_libgl_gets_the_line_that_mends_it(tmp_path):
 
 def test_text_configs_need_no_imports_of_ours():
     for path in (ROOT / "configs").rglob("*.py"):
-        assert "import" not in path.read_text()
+        if path.parent.name != "downstream":  # modules that need mmdet or mmseg
+            assert "import" not in path.read_text()
         if path.parent.name == "configs":
             Config.fromfile(path)
