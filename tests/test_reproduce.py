@@ -24,12 +24,20 @@ from mmpretrain.visualization import UniversalVisualizer
 from vgg_mm.errors import UserError
 from vgg_mm.paper import TABLE_3, TABLE_6, scaled, scores_command
 from vgg_mm.reproduce import data, run
-from vgg_mm.reproduce.claims import CLAIMS
+from vgg_mm.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
 from vgg_mm.reproduce.plan import TRAININGS, Run, make_plan
 from vgg_mm.reproduce.report import write_report
 from vgg_mm.reproduce.results import Results
 from vgg_mm.reproduce.scales import SCALES, SMALL, Scale
-from vgg_mm.reproduce.statistics import FAILS, HOLDS, UNDECIDED, bootstrap, interval, judge
+from vgg_mm.reproduce.statistics import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    bootstrap,
+    images_needed,
+    interval,
+    judge,
+)
 from vgg_mm.testing import Scores, report
 from vgg_mm.testing.scores import file_sha256
 
@@ -143,6 +151,8 @@ def test_every_picture_is_tested_on_in_one_fold(tmp_path):
         assert data.folders(tree, measure=False).classes == 8
     chosen = data.held_out(tmp_path)
     assert files(chosen, "train") | files(chosen, "val") == files(trees[0], "train")
+    with pytest.raises(UserError, match="fold1 holds another split"):
+        data.demo_folds(tmp_path, 4)
     make_demo = runpy.run_path(str(data.MAKE_DEMO))
     for tree in trees[1:]:
         keys = [{make_demo["stem_key"](f.stem) + f.parent.name for f in files(tree, s)}
@@ -186,20 +196,23 @@ def test_bootstrap_is_over_seeds_and_folds_too():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "margin", "verdict"),
+    ("low", "high", "claimed", "verdict"),
     [
-        (0.1, 2, None, HOLDS),
-        (-2, -0.1, None, FAILS),
-        (-0.5, 1.5, None, UNDECIDED),
-        (0, 1.5, None, UNDECIDED),
-        (-0.9, 0.5, 1, HOLDS),
-        (1.1, 3, 1, FAILS),
-        (-3, -1.1, 1, FAILS),
-        (-0.5, 1.5, 1, UNDECIDED),
+        (0.1, 2, LARGER, HOLDS),
+        (-2, -0.1, LARGER, FAILS),
+        (-0.5, 1.5, LARGER, UNDECIDED),
+        (0, 1.5, LARGER, UNDECIDED),
+        (-0.9, 0.5, EQUAL, HOLDS),
+        (1.1, 3, EQUAL, FAILS),
+        (-3, -1.1, EQUAL, FAILS),
+        (-0.5, 1.5, EQUAL, UNDECIDED),
+        (-0.9, 5, NOT_SMALLER, HOLDS),
+        (-3, -1.1, NOT_SMALLER, FAILS),
+        (-1.1, 5, NOT_SMALLER, UNDECIDED),
     ],
 )
-def test_the_rule(low, high, margin, verdict):
-    assert judge((low + high) / 2, low, high, 300, margin).verdict == verdict
+def test_the_rule(low, high, claimed, verdict):
+    assert judge((low + high) / 2, low, high, 300, claimed).verdict == verdict
 
 
 def test_the_size_that_decides():
@@ -207,16 +220,22 @@ def test_the_size_that_decides():
     assert judge(0.5, -1.5, 2.5, 300).images == 4800
     assert judge(2.0, 1.0, 3.0, 300).images is None
     assert judge(0.0, -1.0, 1.0, 300).images is None
+    # The end that is in the way is 1 off, and half of the width 2.
+    assert judge(0.0, -2.0, 2.0, 300, NOT_SMALLER).images == 1200
+    assert images_needed(0.5, 4.0, 300, LARGER) == 4800
+    assert images_needed(0.0, 0.0, 300, EQUAL) is None  # no image tells the two apart
 
 
 def test_the_claims_have_the_papers_differences():
     by_text = {part.text: part.papers for claim in CLAIMS for part in claim.parts}
     assert len(CLAIMS) == 7
-    assert by_text["A-LRN - A"] == pytest.approx(0.1)
+    assert by_text["A-LRN - A, 0 or more"] == pytest.approx(0.1)
     assert by_text["A - D"] == pytest.approx(2.6)
     assert by_text["S = 384 - jitter, mean of C, D, E"] == pytest.approx((0.8 + 1.2 + 1.4) / 3)
     assert by_text["D - D fused with E, both views"] == pytest.approx(0.7)
-    assert all(part.papers > 0 for claim in CLAIMS for part in claim.parts if part.margin is None)
+    for claim in CLAIMS:
+        for part in claim.parts:
+            assert part.claimed[0] < part.papers < part.claimed[1]
 
 
 # --- a miniature, end to end
@@ -306,6 +325,27 @@ def test_other_settings_need_another_folder(tmp_path):
     run.check_settings(tmp_path, {"crop": 32, "S": (37, 73)})
     with pytest.raises(UserError, match=r"other settings \(crop: see .*settings.json"):
         run.check_settings(tmp_path, {"crop": 64, "S": (37, 73)})
+
+
+def test_settings_are_compared_before_any_are_kept(tmp_path):
+    run.check_settings(tmp_path, {"crop": 32}, keep=False)
+    run.check_settings(tmp_path, {"crop": 64, "pictures": None})
+    run.check_settings(tmp_path, {"crop": 64}, keep=False)
+    with pytest.raises(UserError, match=r"\(pictures: see"):
+        run.check_settings(tmp_path, {"crop": 64, "pictures": "mine"})
+
+
+def test_the_time_left_counts_what_a_killed_training_has_done(tmp_path, jpeg_tree):
+    training, test = (replace(step, work=1e12) for step in plan(tmp_path, jpeg_tree)[:2])
+    assert training.iterations == MICRO.epochs * (8 // MICRO.batch)
+    rates = run.Rates(RATES)
+    whole = rates.left(training)
+    assert whole == rates.seconds(training) == rates.left(test) > run.START
+    newest = training.work_dir / "last_checkpoint"
+    newest.parent.mkdir(parents=True)
+    for name, share in (("iter_3.pth", 1 / 2), ("epoch_2.pth", 1 / 3), ("epoch_3.pth", 0)):
+        newest.write_text(name)
+        assert rates.left(training) - run.START == pytest.approx(share * (whole - run.START))
 
 
 def test_a_step_that_fails_is_named_with_its_log(tmp_path, jpeg_tree):
@@ -420,6 +460,20 @@ def test_every_number_traces_to_a_file(reported):
     # Table 3's first row by hand, from the files.
     wrong = [Scores.load(r.scores("vgg11_a_256")).error(1) for r in runs]
     assert f"| A | 256 | 256 | {np.mean(wrong):.1f}<br>[" in text
+
+
+def test_seeds_are_compared_on_the_same_images(tmp_path, jpeg_tree):
+    pictures = data.folders(jpeg_tree, measure=False)
+    runs = [Run(0, seed, pictures, tmp_path / f"seed{seed}") for seed in (0, 1)]
+    for each in runs:
+        step = next(s for s in make_plan(MICRO, [each]) if s.kind == "test")
+        make_up(step.command(), jpeg_tree, each)
+    Results(MICRO, runs)
+    file = runs[1].scores("vgg11_a_256")
+    scores = Scores.load(file)
+    replace(scores, names=np.roll(scores.names, 1)).save(file)
+    with pytest.raises(UserError, match="not tested on the same data"):
+        Results(MICRO, runs)
 
 
 def test_nothing_to_report_is_an_error(tmp_path, jpeg_tree):

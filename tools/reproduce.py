@@ -69,6 +69,8 @@ def main() -> None:
     scale = SCALES[args.scale]
     root = args.work_dir or Path("." if scale.data else f"work_dirs/{scale.name}")
     processes = max(1, torch.cuda.device_count() if args.gpus is None else args.gpus)
+    if scale.batch % processes:
+        raise UserError(f"--gpus {processes} cannot share a batch of {scale.batch} evenly.")
     pictures = args.data_root or scale.data
     if pictures and args.folds > 1:
         raise UserError("--folds splits the package's pictures alone: leave out --data-root.")
@@ -91,13 +93,16 @@ def main() -> None:
         for seed in range(args.seeds)
     ]
     steps = make_plan(scale, runs, processes)
+    settings = asdict(replace(scale, chosen="")) | {"processes": processes, "pictures": pictures}
     if args.plan:
-        print(plan_text(steps, Rates(trial_rates(scale, runs[0]), steps)))
+        print(plan_text(steps, Rates(trial_rates(scale, runs[0], processes), steps)))
         return
-    if not args.report:
+    if args.report:
+        check_settings(root, settings, keep=False)
+    else:
         with alone(root) as lock:
-            check_settings(root, {**asdict(replace(scale, chosen="")), "processes": processes})
-            rates = Rates(trial_rates(scale, runs[0]), steps)
+            check_settings(root, settings)
+            rates = Rates(trial_rates(scale, runs[0], processes), steps)
             run_plan(steps, rates, lambda step, command: execute(step, command, lock))
     print(f"Report: {write_report(scale, runs, steps, root)}")
 

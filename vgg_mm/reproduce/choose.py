@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from vgg_mm.paper import config_name
 from vgg_mm.reproduce.data import folders, held_out
 from vgg_mm.reproduce.plan import Run, make_plan
-from vgg_mm.reproduce.run import Execute, Rates, execute, run_plan, trial_rates, write_aside
+from vgg_mm.reproduce.run import (
+    Rates,
+    alone,
+    check_settings,
+    execute,
+    run_plan,
+    trial_rates,
+    write_aside,
+)
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.testing.scores import Scores
 
 NETS = [config_name(arch, 256) for arch in ("A", "E")]  # the shallowest and the deepest
 
 
-def choose(scale: Scale, rates: Sequence[float], root: Path, execute: Execute = execute) -> None:
+def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
     """Trains nets A and E at several learning rates, and tests them on pictures held out.
 
     Prints the errors, and keeps them in ``choose.json`` for the report.
@@ -26,7 +34,9 @@ def choose(scale: Scale, rates: Sequence[float], root: Path, execute: Execute = 
         scale: The sizes and the rest of the recipe.
         rates: The learning rates.
         root: The reproduction's folder; the pictures are the demo's.
-        execute: As in :func:`vgg_mm.reproduce.run.run_plan`.
+
+    Raises:
+        UserError: If a step fails, or a rate was tried with another recipe.
     """
     data = folders(held_out(root / "data"))
     steps, runs = [], {}
@@ -36,7 +46,11 @@ def choose(scale: Scale, rates: Sequence[float], root: Path, execute: Execute = 
         runs[lr] = Run(0, 0, data, root / "choose" / name)
         plan = make_plan(replace(scale, lr=lr), [runs[lr]])
         steps += [step for step in plan if step.name in NETS]
-    run_plan(steps, Rates(trial_rates(scale, steps[0].run), steps), execute)
+    with alone(root / "choose") as lock:
+        for lr, run in runs.items():
+            check_settings(run.folder, asdict(replace(scale, lr=lr, chosen="")))
+        rates_now = Rates(trial_rates(scale, steps[0].run), steps)
+        run_plan(steps, rates_now, lambda step, command: execute(step, command, lock))
 
     file = root / "choose.json"
     tried = json.loads(file.read_text()) if file.exists() else {}

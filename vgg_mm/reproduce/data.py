@@ -88,7 +88,7 @@ def demo_folds(root: Path, folds: int) -> list[Path]:
     ``tools/make_demo.py`` grouped them.
 
     Raises:
-        UserError: If the pictures cannot be unpacked.
+        UserError: If the pictures cannot be unpacked, or ``root`` holds another number of folds.
     """
     shipped = unpack(root / "demo")
     trees = [shipped]
@@ -96,19 +96,17 @@ def demo_folds(root: Path, folds: int) -> list[Path]:
         parts = split_groups(shipped / "train", folds - 1)
         for k, part in enumerate(parts, 1):
             trees.append(root / f"fold{k}")
-            if not trees[-1].exists():
-                held_in = [file for other in parts if other is not part for file in other]
-                held_in += sorted((shipped / "val").rglob("*.jpg"))
-                _link(trees[-1], {"train": held_in, "val": part})
+            held_in = [file for other in parts if other is not part for file in other]
+            held_in += sorted((shipped / "val").rglob("*.jpg"))
+            _link(trees[-1], {"train": held_in, "val": part})
     return trees
 
 
 def held_out(root: Path, parts: int = 5) -> Path:
     """A tree of the shipped training pictures alone, one of ``parts`` of them as ``val``."""
     tree = root / "chosen_on"
-    if not tree.exists():
-        part, *others = split_groups(unpack(root / "demo") / "train", parts)
-        _link(tree, {"train": [file for other in others for file in other], "val": part})
+    part, *others = split_groups(unpack(root / "demo") / "train", parts)
+    _link(tree, {"train": [file for other in others for file in other], "val": part})
     return tree
 
 
@@ -139,13 +137,27 @@ def _groups(folder: Path) -> list[list[Path]]:
 
 
 def _link(tree: Path, splits: dict[str, Sequence[Path]]) -> None:
-    """Makes a tree of links to pictures, aside first."""
+    """Makes a tree of links to pictures, aside first; one that is there must be the same.
+
+    Raises:
+        UserError: If it is another.
+    """
+    # Train and val never hold two of one name and class: make_demo tells them apart.
+    links = {
+        Path(split, file.parent.name, file.name): file.resolve()
+        for split, files in splits.items()
+        for file in files
+    }
+    if tree.exists():
+        if {link.relative_to(tree) for link in tree.rglob("*.jpg")} != links.keys():
+            raise UserError(
+                f"{tree} holds another split, as of another number of folds: choose another "
+                "--work-dir, or remove it and all that was trained on it."
+            )
+        return
     aside = tree.with_name(f".{tree.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    for split, files in splits.items():
-        for file in files:
-            link = aside / split / file.parent.name / file.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            # Train and val never hold two of one name and class: make_demo tells them apart.
-            os.symlink(file.resolve(), link)
+    for link, file in links.items():
+        (aside / link).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(file, aside / link)
     aside.rename(tree)

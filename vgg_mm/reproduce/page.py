@@ -15,6 +15,8 @@ h1, h2, h3 { line-height: 1.2; }
 .box { overflow-x: auto; margin: 0.3rem 0 1rem; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 .caption { font-weight: 600; margin: 1.2rem 0 0; }
+.note { margin: 0; }
+figure { margin: 1.5rem 0; }
 th, td { border-bottom: 1px solid #d5dade; padding: 0.25rem 0.6rem; text-align: left;
   vertical-align: top; white-space: nowrap; }
 td.long { white-space: normal; min-width: 14rem; }
@@ -56,17 +58,26 @@ class Text:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; cells may hold line breaks. On a phone it scrolls in a box of its own."""
+    """A table; cells may hold line breaks. On a phone it scrolls in a box of its own.
+
+    Attributes:
+        caption: Its name.
+        rows: The first one is the header.
+        note: What to see in it.
+    """
 
     caption: str
-    rows: Sequence[Sequence[str]]  # the first one is the header
+    rows: Sequence[Sequence[str]]
+    note: str = ""
 
     def markdown(self) -> str:
         """As Markdown."""
         rows = [[c.strip().replace("|", r"\|").replace("\n", "<br>") for c in row]
                 for row in self.rows]  # fmt: skip
         lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-        return f"**{self.caption}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        note = f"{self.note}\n\n" if self.note else ""
+        table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        return f"**{self.caption}**\n\n{note}{table}"
 
     def html(self) -> str:
         """As HTML."""
@@ -80,23 +91,33 @@ class Grid:
             return f"<tr>{''.join(cells)}</tr>"
 
         body = "\n".join(line(row, "td") for row in self.rows[1:])
+        note = f"<p class=note>{html.escape(self.note)}</p>\n" if self.note else ""
         return (
-            f"<p class=caption>{html.escape(self.caption)}</p>\n<div class=box tabindex=0><table>\n"
+            f"<p class=caption>{html.escape(self.caption)}</p>\n{note}"
+            "<div class=box tabindex=0><table>\n"
             f"<thead>{line(self.rows[0], 'th')}</thead>\n<tbody>{body}</tbody></table></div>"
         )
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: a PNG below ``folder``."""
+    """A figure.
+
+    Attributes:
+        folder: The document's.
+        name: The PNG's, below it.
+        caption: What it is.
+        note: What to see in it.
+    """
 
     folder: Path
     name: str
     caption: str
+    note: str
 
     def markdown(self) -> str:
         """As Markdown."""
-        return f"![{self.caption}]({self.name})"
+        return f"![{self.caption}]({self.name})\n\n**{self.caption}.** {self.note}"
 
     def html(self) -> str:
         """As HTML."""
@@ -104,7 +125,7 @@ class Picture:
         text = html.escape(self.caption)
         return (
             f'<figure><img src="data:image/png;base64,{data}" alt="{text}">'
-            f"<figcaption>{text}</figcaption></figure>"
+            f"<figcaption><b>{text}.</b> {html.escape(self.note)}</figcaption></figure>"
         )
 
 

@@ -108,6 +108,8 @@ class Step:
         rest: The remaining arguments.
         work: Multiply-adds, backward passes included.
         work_dir: A training's.
+        epochs: A training's.
+        iterations: All of a training's.
     """
 
     kind: str
@@ -118,6 +120,8 @@ class Step:
     rest: Sequence[str] = ()
     work: float = field(default=0, compare=False)
     work_dir: Path | None = None
+    epochs: int = 0
+    iterations: int = 0
 
     @property
     def marker(self) -> Path:
@@ -128,6 +132,15 @@ class Step:
     def log(self) -> Path:
         """What the command prints."""
         return self.marker.with_suffix(".log")
+
+    def share_trained(self) -> float:
+        """How much of a training its newest checkpoint has behind it, from 0 to 1."""
+        try:
+            newest = Path(self.work_dir, "last_checkpoint").read_text()
+            unit, count = Path(newest.strip()).stem.split("_")
+        except (TypeError, FileNotFoundError, ValueError):  # a test, or no checkpoint yet
+            return 0.0
+        return min(1.0, int(count) / (self.epochs if unit == "epoch" else self.iterations))
 
     def command(self, resume: bool = False) -> list[str]:
         """The command, as one would type it."""
@@ -208,6 +221,8 @@ def _train(
         rest=[*map(str, where), *as_arguments(changes)],
         work=3 * images * multiply_adds(scale, training[0], scale.crop, run.data.classes),
         work_dir=work_dir,
+        epochs=scale.epochs,
+        iterations=scale.epochs * (run.data.train // scale.batch),
     )
 
 

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from vgg_mm.data import read_image
 from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, config_name, scaled
@@ -29,14 +31,18 @@ def _axes(height: float = 3.6, **labels: str) -> tuple[Figure, Axes]:
     axes.set(**labels)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":  # 0.1 and not 10^-1
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())
     return figure, axes
 
 
-def _points(axes: Axes, xs: list, errors: list[tuple[float, float, float]], **style) -> None:
+def _points(axes: Axes, xs: list, errors: list[tuple[float, float, float]], **style) -> Artist:
     """Errors with the bars of their intervals."""
     middle, low, high = np.array(errors).T
     bars = [(middle - low).clip(0), (high - middle).clip(0)]
-    axes.errorbar(xs, middle, bars, capsize=3, marker="o", **style)
+    return axes.errorbar(xs, middle, bars, capsize=3, marker="o", **style)
 
 
 def depth(results: Results) -> Figure | None:
@@ -75,19 +81,19 @@ def scales_effect(results: Results) -> Figure | None:
     nets = [arch for arch in "CDE" if any(row.arch == arch for row in _each_q(results))]
     if not nets:
         return None
-    figure = Figure((5, 2.6 * len(nets)), dpi=160, layout="constrained")
+    figure = Figure((5, 2.6 * len(nets) + 0.4), dpi=160, layout="constrained")
+    c, lines = results.scale.crop, {}
     for arch, axes in zip(nets, figure.subplots(len(nets), squeeze=False)[:, 0], strict=True):
-        for S, color in ((256, "0.3"), (384, OURS), (S_JITTER, WRONG)):
+        for i, (S, color) in enumerate(((256, "0.3"), (384, OURS), (S_JITTER, WRONG))):
             rows = [row for row in _each_q(results) if (row.arch, row.S) == (arch, S)]
             if rows:
-                c = results.scale.crop
                 label = f"S = {scaled(S, c)}".replace("(", "[").replace(")", "]")
-                errors = [results.errors(row) for row in rows]
-                _points(axes, [scaled(row.Q[0], c) for row in rows], errors, color=color,
-                        label=label)  # fmt: skip
+                aside = (i - 1) * c / 80  # the same Q of two S stand side by side
+                Q = [scaled(row.Q[0], c) + aside for row in rows]
+                lines[label] = _points(axes, Q, [results.errors(row) for row in rows], color=color)
         axes.set(title=f"net {arch}, dense", ylabel="top-1 error (%)", xlabel="Q")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -99,20 +105,21 @@ def views(results: Results) -> Figure | None:
     """Dense, multi-crop and both, for D, E and their fusion."""
     figure, axes = _axes(ylabel="top-1 error (%)")
     sets = {"D": TABLE_5[:3], "E": TABLE_5[3:], "D & E fused": TABLE_6[1:]}
-    for (name, rows), color in zip(sets.items(), (NETS["D"], NETS["E"], OURS), strict=True):
+    axes.set_xticks(range(3), [METHODS[row.views].replace(" & ", "\n& ") for row in TABLE_5[:3]])
+    for i, (name, rows) in enumerate(sets.items()):
         if not any(results.lacking(row) for row in rows):
-            methods = [METHODS[row.views].replace(" & ", "\n& ") for row in rows]
+            xs = [x + 0.15 * (i - 1) for x in range(3)]  # side by side
             errors = [results.errors(row) for row in rows]
-            _points(axes, methods, errors, color=color, label=name)
+            _points(axes, xs, errors, color=NETS.get(name, OURS), linestyle="", label=name)
     if not axes.containers:
         return None
-    axes.legend()
+    axes.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
 def cost(results: Results, seconds: dict[AnyRow, float]) -> Figure | None:
     """Time per image against error, of every protocol that was timed."""
-    figure, axes = _axes(4.2, ylabel="top-1 error (%)", xlabel="seconds an image", xscale="log")
+    figure, axes = _axes(4.6, ylabel="top-1 error (%)", xlabel="seconds an image", xscale="log")
     shapes = {"dense": "o", "crops": "s", "both": "^"}
     seen = set()
     for row, time in seconds.items():
@@ -125,7 +132,7 @@ def cost(results: Results, seconds: dict[AnyRow, float]) -> Figure | None:
         axes.plot(time, results.errors(row)[0], markersize=6, **style)
     if not seconds:
         return None
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from vgg_mm.errors import UserError
 from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, FusionRow, Row
-from vgg_mm.reproduce.claims import Part
+from vgg_mm.reproduce.claims import LARGER, Part
 from vgg_mm.reproduce.plan import Ablation, Run, ablations
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.reproduce.statistics import DRAWS, Verdict, bootstrap, interval, judge
+from vgg_mm.testing.fusion import check_same_data
 from vgg_mm.testing.scores import Scores
 from vgg_mm.testing.tables import StoredScores, scores_files
 
@@ -71,15 +72,17 @@ class Results:
                     for k in (1, 5):
                         wrong.setdefault(_key(row, k), {})[run] = scores.wrong(k)
             for ablation in self.ablations:
-                scores = Scores.load(run.ablation(ablation.name))
+                file = run.ablation(ablation.name)
+                scores = Scores.load(file)
+                check_same_data(*next(iter(stored.files.items())), file, scores)
                 wrong.setdefault((ablation.name, 1), {})[run] = scores.wrong(1)
         self.keys = {key: i for i, key in enumerate(wrong)}
         folds = []
         for fold in sorted({run.fold for run in runs}):
             members = [run for run in runs if run.fold == fold]
-            sizes = {next(iter(self.stored[run].files.values())).labels.size for run in members}
-            if len(sizes) > 1:
-                raise UserError(f"the seeds of fold {fold} were tested on different images.")
+            tested = [next(iter(self.stored[run].files.items())) for run in members]
+            for other in tested[1:]:
+                check_same_data(*tested[0], *other)
             folds.append(np.array([[by_run[run] for run in members] for by_run in wrong.values()]))
         self.images = sum(fold.shape[2] for fold in folds)
         self.mean = 100 * sum(fold.mean(1).sum(1) for fold in folds) / self.images  # (R,)
@@ -115,14 +118,14 @@ class Results:
         worse, better = (
             [self.keys[_key(r, 1)] for r in rows] for rows in (part.worse, part.better)
         )
-        return self._judge(worse, better, part.margin)
+        return self._judge(worse, better, part.claimed)
 
     def judge_ablation(self, ablation: Ablation) -> Verdict:
         """Whether what was left out lowers the error."""
         with_it = self.keys[_key(self.compared(ablation), 1)]
-        return self._judge([self.keys[ablation.name, 1]], [with_it], None)
+        return self._judge([self.keys[ablation.name, 1]], [with_it], LARGER)
 
-    def _judge(self, worse: list[int], better: list[int], margin: float | None) -> Verdict:
+    def _judge(self, worse: list[int], better: list[int], claimed: tuple[float, float]) -> Verdict:
         difference = self.mean[worse].mean() - self.mean[better].mean()
         draws = self.draws[:, worse].mean(1) - self.draws[:, better].mean(1)
-        return judge(float(difference), *interval(draws), self.images, margin)
+        return judge(float(difference), *interval(draws), self.images, claimed)

@@ -53,24 +53,32 @@ class Rates:
             self.seen[step.kind][1] += max(done["seconds"] - START, 1e-3)
 
     def seconds(self, step: Step) -> float:
-        """How long a step will take."""
+        """How long a whole step takes."""
         work, seconds = self.seen[step.kind]
         rate = (work + self.trial[step.kind] * TRUST) / (seconds + TRUST)
         return START + step.work / rate
 
+    def left(self, step: Step) -> float:
+        """How long a step will still take: less for a training with a checkpoint."""
+        return START + (self.seconds(step) - START) * (1 - step.share_trained())
 
-def trial_rates(scale: Scale, run: Run, seconds: float = 2.0) -> dict[str, float]:
+
+def trial_rates(
+    scale: Scale, run: Run, processes: int = 1, seconds: float = 2.0
+) -> dict[str, float]:
     """Trains and runs net A on random images for a short while; multiply-adds a second of both.
 
-    Where a step of the whole batch would take long, as without a GPU at full size, a part of the
-    batch stands for it.
+    One GPU is tried; so many ``processes`` are so many times as fast, on a CPU they share its
+    cores. Where a step of the whole batch would take long, as without a GPU at full size, a part of
+    the batch stands for it.
     """
     init_default_scope("mmpretrain")
     cfg, device = step_config(scale, run, ("A", 256)), torch.device(get_device())
     model = MODELS.build(cfg.model).to(device)
     work = multiply_adds(scale, "A", scale.crop, run.data.classes)
     # 1e10 multiply-adds take a second or so on two cores.
-    batch = scale.batch if device.type != "cpu" else max(1, min(scale.batch, int(1e10 / work)))
+    on_cpu = device.type == "cpu"
+    batch = max(1, min(scale.batch, int(1e10 / work)) if on_cpu else scale.batch // processes)
     images = torch.randn(batch, 3, scale.crop, scale.crop, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
@@ -97,6 +105,7 @@ def trial_rates(scale: Scale, run: Run, seconds: float = 2.0) -> dict[str, float
             count += 1
         return count * multiply_adds / elapsed
 
+    work *= 1 if on_cpu else processes
     return {"train": rate(train, 3 * batch * work), "test": rate(test, batch * work)}
 
 
@@ -112,12 +121,20 @@ def write_aside(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text)
+    with open(aside, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine may leave it empty
     aside.replace(path)
 
 
-def check_settings(root: Path, settings: dict) -> None:
-    """Keeps what a folder's steps were run with, and compares.
+def check_settings(root: Path, settings: dict, keep: bool = True) -> None:
+    """Compares with what a folder's steps were run with, and keeps it where it is new.
+
+    Args:
+        root: The folder; the settings are in its ``settings.json``.
+        settings: Key -> value; None is as good as missing.
+        keep: Whether to write them.
 
     Raises:
         UserError: If the folder holds steps of other settings.
@@ -125,7 +142,9 @@ def check_settings(root: Path, settings: dict) -> None:
     file = root / "settings.json"
     settings = json.loads(json.dumps(settings))
     if not file.exists():
-        write_aside(file, json.dumps(settings, indent=1) + "\n")
+        if keep:
+            write_aside(file, json.dumps(settings, indent=1) + "\n")
+        return
     saved = json.loads(file.read_text())
     different = sorted(key for key in {*saved, *settings} if saved.get(key) != settings.get(key))
     if different:
@@ -197,7 +216,7 @@ def run_plan(
     began = time.monotonic()
     for step in pending:
         done = steps.index(step)
-        left = sum(rates.seconds(other) for other in pending[pending.index(step) :])
+        left = sum(map(rates.left, pending[pending.index(step) :]))
         passed = time.monotonic() - began
         console.print(
             f"[{done + 1}/{len(steps)}] {step.kind} {step.name} ({step.run.name}); "
@@ -208,7 +227,7 @@ def run_plan(
         resume = bool(step.work_dir and (step.work_dir / "last_checkpoint").exists())
         whole = not step.log.exists()
         start = time.monotonic()
-        with _bar(console, rates.seconds(step)):
+        with _bar(console, rates.left(step)):
             status = execute(step, step.command(resume))
         if status:
             end = "\n".join(step.log.read_text(errors="replace").splitlines()[-8:])
@@ -262,8 +281,10 @@ def plan_text(steps: Sequence[Step], rates: Rates) -> str:
                 lines.append(f"# {run.name}\nSHARED=({words})")
         done = read_marker(step)
         seconds = rates.seconds(step)
-        left += 0 if done else seconds
-        when = f"done in {_time(done['seconds'])}" if done else f"about {_time(seconds)}"
+        left += 0 if done else rates.left(step)
+        when = f"about {_time(seconds)}"
+        if done:  # the time of a step that was killed is not known
+            when = f"done in {_time(done['seconds'])}" if done["whole"] else "done"
         command = shlex.join(word for word in step.command() if word not in shared)
         command += ' "${SHARED[@]}"' if shared else ""
         lines.append(f"# [{number}/{len(steps)}] {run.name}, {when}\n{command}")

@@ -68,37 +68,52 @@ class Verdict:
 
 
 def judge(
-    difference: float, low: float, high: float, images: int, margin: float | None = None
+    difference: float,
+    low: float,
+    high: float,
+    images: int,
+    claimed: tuple[float, float] = (0, math.inf),
 ) -> Verdict:
-    """The rule: a claim holds if the interval excludes zero on the claimed side.
+    """The rule: a claim holds if the whole interval lies where the claim says.
 
-    It does not hold if the interval excludes zero on the other side, and is undecided else. A claim
-    that two are equal has a ``margin``: it holds if the interval lies inside of it on both sides of
-    zero, and does not hold if the interval lies outside.
-
-    An interval shrinks with the square root of the number of images: hence the number that decides.
+    It does not hold if the whole interval lies elsewhere, and is undecided else. Of a claim that
+    one is larger: it is decided if the interval excludes zero.
 
     Args:
         difference: What was measured.
         low: The interval's lower end.
         high: Its upper end.
         images: Of how many images.
-        margin: What counts as equal.
+        claimed: The ends between which the claim says that the difference is.
     """
-    if margin is None:
-        verdict = HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED
-        distance = abs(difference)
-    else:
-        outside = low > margin or high < -margin
-        inside = -margin < low and high < margin
-        verdict = HOLDS if inside else FAILS if outside else UNDECIDED
-        distance = abs(margin - abs(difference))
-    needed = None
-    if verdict == UNDECIDED and distance > 0:
-        # The end of the interval that is in the way; never fewer than there are.
-        half = (high - low) / 2
-        needed = max(images + 1, math.ceil(images * (half / distance) ** 2))
-    return Verdict(difference, low, high, verdict, needed)
+    inside = claimed[0] < low and high < claimed[1]
+    outside = high < claimed[0] or claimed[1] < low
+    verdict = HOLDS if inside else FAILS if outside else UNDECIDED
+    enough = images_needed(difference, high - low, images, claimed)
+    if verdict != UNDECIDED or enough is None:
+        return Verdict(difference, low, high, verdict, None)
+    return Verdict(difference, low, high, verdict, max(images + 1, enough))
+
+
+def images_needed(
+    difference: float, width: float, images: int, claimed: tuple[float, float]
+) -> int | None:
+    """How many images would decide a claim, other things equal.
+
+    An interval shrinks with the square root of the number of images; half of it must be shorter
+    than the way from the difference to the nearer end of what is claimed.
+
+    Args:
+        difference: As large as it may be.
+        width: The interval's, of ``images`` images.
+        images: How many there were.
+        claimed: As for :func:`judge`.
+
+    Returns:
+        None where no number would: the difference is at an end, or no image tells the two apart.
+    """
+    distance = min(abs(difference - end) for end in claimed)
+    return math.ceil(images * (width / 2 / distance) ** 2) if distance and width else None
 
 
 def joint(verdicts: Sequence[str]) -> str:
