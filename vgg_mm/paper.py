@@ -54,6 +54,11 @@ class Layer:
     kernel: int
     channels: int
 
+    @property
+    def bn(self) -> str:
+        """The name of the batch norm after a conv, in the nets that have them: ``bn1_1``."""
+        return self.name.replace("conv", "bn")
+
 
 def stages(arch: str, width: int = 64) -> list[list[Layer]]:
     """Table 1's column ``arch`` as five lists of layers.

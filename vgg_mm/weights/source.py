@@ -229,8 +229,7 @@ def _conv_shapes(arch: str, width: int) -> dict[str, tuple[int, ...]]:
         if layer.kernel:
             shapes[f"{layer.name}.weight"] = (layer.channels, channels, layer.kernel, layer.kernel)
             shapes[f"{layer.name}.bias"] = (layer.channels,)
-            bn = layer.name.replace("conv", "bn")
-            shapes |= {f"{bn}.{leaf}": (layer.channels,) for leaf in NORM}
-            shapes[f"{bn}.num_batches_tracked"] = ()
+            shapes |= {f"{layer.bn}.{leaf}": (layer.channels,) for leaf in NORM}
+            shapes[f"{layer.bn}.num_batches_tracked"] = ()
             channels = layer.channels
     return shapes
