@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vgg_mm.training.checkpoints.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match=r"epoch_1\.pth could not be written \(No space left"):
         AtomicBackend().put(b"after", path)
     assert path.read_bytes() == b"before"

@@ -32,8 +32,8 @@ from torchvision.models.vgg import make_layers
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGFC, VGGHead
 from vgg_mm.paper import stages
-from vgg_mm.weights.convert import convert, report, save
-from vgg_mm.weights.files import local
+from vgg_mm.weights.convert import convert, report
+from vgg_mm.weights.files import local, save
 from vgg_mm.weights.inputs import INPUTS, Input, refold
 from vgg_mm.weights.layouts import conv_names, fc_names
 

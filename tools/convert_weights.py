@@ -16,7 +16,8 @@ from vgg_mm.errors import run
 def main() -> None:
     """Runs the tool."""
     from vgg_mm.paper import TABLE_1
-    from vgg_mm.weights.convert import convert, report, save
+    from vgg_mm.weights.convert import convert, report
+    from vgg_mm.weights.files import save
     from vgg_mm.weights.inputs import INPUTS, Input
 
     parser = argparse.ArgumentParser(

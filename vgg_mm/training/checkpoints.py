@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
+from vgg_mm.writing import replacing
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -76,21 +77,11 @@ class AtomicBackend(LocalBackend):
         Raises:
             UserError: If the disk is full or refuses; what was there is as it was.
         """
-        path = Path(filepath)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(aside, "wb") as file:
+            with replacing(filepath) as file:
                 file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} could not be written ({error.strerror}); what was saved before is whole. "
-                "Make room, then --resume."
-            ) from None
+        except UserError as error:
+            raise UserError(f"{error} Make room, then --resume.") from None
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
         """Is :meth:`put` for text."""

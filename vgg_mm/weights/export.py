@@ -20,10 +20,11 @@ from torch.export import Dim
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
-from vgg_mm.weights.files import library, replacing
+from vgg_mm.weights.files import library, save
 from vgg_mm.weights.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
+from vgg_mm.writing import replacing
 
 LAYOUTS = ("torchvision", "timm", "mmpretrain")
 TOLERANCE = 1e-4
@@ -63,11 +64,7 @@ def export(
     if to == "onnx":
         return trained_on, _export_onnx(backbone, head, trained_on, Path(path))
     state, given = _to_layout(backbone, head, trained_on, to)
-    with replacing(path) as aside:
-        if Path(path).suffix == ".safetensors":
-            library("safetensors.torch", ".safetensors").save_file(state, aside)
-        else:
-            torch.save(state, aside)
+    save(state, path)
     return given, f"{len(state)} tensors"
 
 
@@ -125,9 +122,9 @@ def _export_onnx(backbone: VGG, head: VGGHead | None, trained_on: Input, path: P
         )
     program.model.metadata_props[INPUT_KEY] = json.dumps(asdict(trained_on))
     worst = 0.0
-    with replacing(path) as aside:
-        program.save(aside, external_data=False)
-        session = onnxruntime.InferenceSession(aside, providers=["CPUExecutionProvider"])
+    with replacing(path) as file:
+        program.save(file.name, external_data=False)
+        session = onnxruntime.InferenceSession(file.name, providers=["CPUExecutionProvider"])
         for x in images:
             with torch.no_grad():
                 wanted = net(x)
