@@ -17,10 +17,10 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.export import Dim
 
-from vgg_mm.errors import UserError
+from vgg_mm.errors import UserError, library
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
-from vgg_mm.weights.files import library, save
+from vgg_mm.weights.files import save
 from vgg_mm.weights.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -15,22 +13,9 @@ import torch
 from mmengine.dist import barrier, get_rank
 from torch import Tensor
 
-from vgg_mm.errors import UserError, suggest
+from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.writing import replacing
-
-
-def library(name: str, use: str) -> ModuleType:
-    """Imports an optional library.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        root = name.partition(".")[0]
-        raise UserError(f"{use} needs {root}: pip install 'vgg_mm[weights]'.") from None
 
 
 def local(source: str | os.PathLike) -> Path:

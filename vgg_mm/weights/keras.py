@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vgg_mm.errors import UserError
+from vgg_mm.errors import UserError, library
 from vgg_mm.paper import stages
-from vgg_mm.weights.files import library
 
 FCS = ("fc1", "fc2", "predictions")
 

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgg_mm.errors import UserError
+from vgg_mm.errors import UserError, library
 from vgg_mm.paper import stages
-from vgg_mm.weights.files import library
 from vgg_mm.weights.inputs import Input
 
 INPUT_KEY = "vgg_mm.input"  # in metadata_props, where our own export says what the input is
