@@ -28,15 +28,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
 
     Raises:
-        UserError: If it is missing, damaged, compressed (it could unfold to any size), or holds
-            more than that and the log of mmengine 0.10.
+        UserError: If it is missing, damaged, would unfold to more than its size, or holds more than
+            that and the log of mmengine 0.10.
     """
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint {path}.")
     try:
-        packed = zipfile.is_zipfile(path) and zipfile.ZipFile(path).infolist()
-        compressed = any(entry.compress_type for entry in packed or ())
-        saved = None if compressed else torch.load(path, map_location="cpu", weights_only=True)
+        unfolds = zipfile.is_zipfile(path) and _unfolds(path)
+        saved = None if unfolds else torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises nearly any
         saved = None
     if not isinstance(saved, dict):
@@ -45,6 +44,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             "else, or holds more than tensors and plain values."
         )
     return saved
+
+
+def _unfolds(path: str | os.PathLike) -> bool:
+    """Whether a zip's entries are compressed, or more than the file: several of the same bytes."""
+    with zipfile.ZipFile(path) as packed:
+        entries = packed.infolist()
+    size = sum(entry.file_size for entry in entries)
+    return any(entry.compress_type for entry in entries) or size > os.path.getsize(path)
 
 
 def latest(work_dir: str | os.PathLike) -> Path:

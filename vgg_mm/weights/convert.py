@@ -48,7 +48,7 @@ def convert(
         file=opened.path.name,
         kind=opened.kind,
         input=asdict(trained_on),
-        layers={ours: names[ours] for ours in weights},
+        layers={name: names[name] for name in weights},
     )
     prefixed = {
         f"{'head' if name.startswith('fc') else 'backbone'}.{name}": value.contiguous()

@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Tensor]:
     channels = 0  # of the map that the next dense layer sees flattened
     for name in sorted(layers, key=_rank):
         values = {value.ndim: value for value in layers[name]}
-        if len(layers[name]) != 2 or 1 not in values:
+        if len(layers[name]) != 2 or len(values) != 2 or 1 not in values:
             shapes = ", ".join(str(list(value.shape)) for value in layers[name])
             raise UserError(f"{path}: {name} has {shapes}, not a kernel and a bias.")
         kernel = values.get(4, values.get(2))
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def _layer(path: str) -> str:
     """The layer in a dataset's path, such as ``model_weights/block1_conv1/block1_conv1/kernel``."""
     for part in path.split("/"):
-        if re.fullmatch(r"block\d_conv\d|fc1|fc2|predictions|(conv2d|dense)(_\d+)?", part):
+        if re.fullmatch(r"block\d_conv\d|fc1|fc2|predictions|(conv2d|dense)(_\d{1,9})?", part):
             return part
     raise UserError(f"{path} belongs to no layer of a VGG (block1_conv1, fc1, conv2d, dense ...).")
 

@@ -116,6 +116,6 @@ def _find(keys: set[str], marks: dict[str, str]) -> tuple[str | None, str]:
         if key == mark or key.endswith(f".{mark}")
     ]
     if len(found) > 1:
-        each = " and ".join(before + marks[layout] for layout, before in found)
+        each = " and ".join(before + marks[layout] for layout, before in found[:4])
         raise UserError(f"it is ambiguous: it holds {each}.")
     return found[0] if found else (None, "")

@@ -66,7 +66,7 @@ def open_source(source: str | os.PathLike, arch: str, prefix: str = "") -> Sourc
     if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
         raise UserError(f"{path} is damaged: its tensors claim more bytes than it has.")
     if "input" in meta:
-        known = Input.of(meta["input"])
+        known = Input.of(meta["input"], path)
     else:
         known = INPUTS["torchvision"] if kind != "vgg_mm" else None
     return Source(path, kind, tensors, lambda arch: find_names(tensors, arch)[1], known)
