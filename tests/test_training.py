@@ -127,6 +127,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"epoch_1\.pth could not be written \(No space left"):
         AtomicBackend().put(b"after", path)
     assert path.read_bytes() == b"before"
+    with pytest.raises(UserError, match=r"epoch_2\.pth could not be written"):
+        AtomicBackend().put(b"below a file", path / "epoch_2.pth")
     assert os.listdir(tmp_path) == ["epoch_1.pth"]
 
 

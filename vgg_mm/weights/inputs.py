@@ -66,8 +66,8 @@ class Input:
             return cls(**saved)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-        except (TypeError, OverflowError):
-            raise UserError(f"{name}: its note of its input is none: {saved!r:.200}.") from None
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{name}: its note of its input is none.") from None
 
     @classmethod
     def of_config(cls, model: dict) -> Input:
