@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vgg_mm.errors import UserError, library
-from vgg_mm.paper import stages
+from vgg_mm.paper import convs
 
 FCS = ("fc1", "fc2", "predictions")
 
@@ -98,14 +98,14 @@ def _rank(name: str) -> tuple[bool, int]:
 
 def names(keys: list[str], arch: str) -> dict[str, str]:
     """Maps our names to those of :func:`read`: by name, or by order where names are numbers."""
-    ours = [layer.name for stage in stages(arch) for layer in stage if layer.kernel]
+    ours = [conv.name for conv in convs(arch)]
     if any(key.startswith("block") for key in keys):
         theirs = [name.replace("conv", "block").replace("_", "_conv") for name in ours] + [*FCS]
     else:
         found = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-        convs = [name for name in found if name.startswith("conv")]
-        missing = ["a further conv2d"] * (len(ours) - len(convs))
+        conv2ds = [name for name in found if name.startswith("conv")]
+        missing = ["a further conv2d"] * (len(ours) - len(conv2ds))
         dense = [name for name in found if name.startswith("dense")] + ["a further dense"] * 3
-        theirs = [*convs[: len(ours)], *missing, *dense[:3]]
+        theirs = [*conv2ds[: len(ours)], *missing, *dense[:3]]
     pairs = zip([*ours, "fc6", "fc7", "fc8"], theirs, strict=True)
     return {f"{a}.{leaf}": f"{b}.{leaf}" for a, b in pairs for leaf in ("weight", "bias")}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vgg_mm.errors import UserError, library
-from vgg_mm.paper import stages
+from vgg_mm.paper import convs, stages
 from vgg_mm.weights.inputs import Input
 
 INPUT_KEY = "vgg_mm.input"  # in metadata_props, where our own export says what the input is
@@ -81,6 +81,7 @@ class Graph:
                 self._refuse(node, "is no part of a VGG, or not in one row with the others")
         if x not in [value.name for value in graph.output]:
             raise UserError(f"{self.path}: the row of layers ends at {x}, which is no output.")
+        self.known.clear()
 
     def _on_path(self, node: object, attributes: dict, onnx: ModuleType) -> bool:
         """Whether the node hands on the image's values; takes its weights if it has any."""
@@ -181,7 +182,6 @@ class Graph:
             for layer in stage:
                 net += ["layer", "Relu"] if layer.kernel else ["LRN"]
             net.append("MaxPool")
-        convs = net.count("layer")
         fcs = ["layer", "Relu", "layer", "Relu", "layer"]
         if self.ops not in (net, net[:-1], net + fcs):
             pairs = zip([*self.ops, "the end"], [*net, *fcs, "the end"], strict=False)
@@ -190,8 +190,8 @@ class Graph:
                 f"{self.path} is not net {arch}: after {self.ops[:at].count('layer')} layers with "
                 f"weights comes {have}, not {want}."
             )
-        ours = [layer.name for stage in stages(arch) for layer in stage if layer.kernel]
-        ours = [*ours, "fc6", "fc7", "fc8"][: max(convs, len(self.layers))]
+        ours = [conv.name for conv in convs(arch)]
+        ours = [*ours, "fc6", "fc7", "fc8"][: len(self.layers)]
         names: dict[str, str] = {}
         for layer, (weight, *bias) in zip(ours, self.layers, strict=True):
             names[f"{layer}.weight"] = weight
