@@ -153,8 +153,8 @@ def test_forged_checkpoints(tmp_path):
         convert(tmp_path / "b.pth", "A")
     with zipfile.ZipFile(path, "a") as packed:  # one tensor's bytes under two names
         twin = copy(max(packed.infolist(), key=lambda entry: entry.file_size))
-        twin.filename = "archive/data/99"
-        packed.writestr("archive/data/98", b"")
+        twin.filename = "net/data/99"
+        packed.writestr("net/data/98", b"")
         packed.filelist.append(twin)
     torch.load(path, weights_only=True)
     with pytest.raises(UserError, match="net.pth is not a checkpoint that loads safely"):
