@@ -137,7 +137,7 @@ def plain_forward(net, x, indices):
                 weight, bias = weights[f"{layer.name}.weight"], weights[f"{layer.name}.bias"]
                 x = F.pad(x, [weight.shape[-1] // 2] * 4)
                 x = F.conv2d(x, weight, bias)
-                bn = getattr(net, layer.name.replace("conv", "bn"), None)
+                bn = getattr(net, layer.bn, None)
                 x = bn(x) if bn else x
                 x = x.clamp(min=0)
             else:
@@ -510,11 +510,15 @@ def fc_layers(*sizes):
     return {f"head.{name}": value for name, value in VGGFC(*sizes).state_dict().items()}
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["weights", "checkpoint"])
-def test_subsampled_fc(tmp_path, wrapped):
+@pytest.mark.parametrize("kind", ["weights", "checkpoint", "torchvision"])
+def test_subsampled_fc(tmp_path, kind):
     source = fc_layers(6, 16, 7)
+    theirs = {"head.fc6": "classifier.0", "head.fc7": "classifier.3"}
+    flat = {theirs[name[:8]] + name[8:]: value.squeeze() for name, value in source.items()}
+    flat["classifier.0.weight"] = flat["classifier.0.weight"].flatten(1)
     file = tmp_path / "vgg.pth"
-    torch.save(dict(state_dict=source) if wrapped else source, file)
+    kinds = dict(weights=source, checkpoint=dict(state_dict=source), torchvision=flat)
+    torch.save(kinds[kind], file)
     init = dict(type="vgg_mm.SubsampledFC", checkpoint=str(file))
     small_one = VGGFC(6, 4, 3, init_cfg=init)
     small_one.init_weights()
@@ -532,7 +536,7 @@ def test_subsampled_fc(tmp_path, wrapped):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((6, 32, 7), r"vgg.pth: head.fc6.weight is \(16, 6, 7, 7\), .* to \(32, 6, 7, 7\)"),
+        ((6, 32, 7), r"head.fc6.weight \(fc6.weight\) is \(16, 6, 7, 7\), .* to \(32, 6, 7, 7\)"),
         ((5, 16, 7), r"to \(16, 5, 7, 7\): dimensions may be divided"),
     ],
 )
@@ -542,7 +546,7 @@ def test_what_cannot_be_subsampled(tmp_path, sizes, message):
     with pytest.raises(UserError, match=message):
         VGGFC(*sizes, init_cfg=init).init_weights()
     torch.save(VGG("A", width=1).state_dict(), tmp_path / "vgg.pth")
-    with pytest.raises(UserError, match="has no head.fc6.weight; give a classifier's"):
+    with pytest.raises(UserError, match="vgg.pth is incomplete: it lacks fc6.weight"):
         VGGFC(*sizes, init_cfg=init).init_weights()
 
 

@@ -304,7 +304,6 @@ def test_folders_leave_out_what_a_running_test_keeps(stored, tables):
     parts = folder / "scores.npz.0123.parts"
     parts.mkdir(parents=True)
     np.savez(parts / "0.npz", names=["a"])
-    np.savez(folder / "scores.npz.77.tmp.npz", names=["a"])
     scores("B", 256, [("dense", 256)]).save(folder / "scores.npz")
     _, by_table = tables("work_dirs", folder / "scores.npz")
     assert ours(by_table[3][2]) == expected_row(TABLE_3[2])

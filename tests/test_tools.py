@@ -158,7 +158,7 @@ def test_tensorboard(trained, tmp_path, monkeypatch):
     arguments = [DEMO, "--tensorboard", "--work-dir", tmp_path, "--cfg-options", *SHORT]
     if find_spec("tensorboard") is None:
         says = mistake(cwd, "train", arguments, monkeypatch)
-        assert "--tensorboard needs a package: pip install tensorboard" in says
+        assert "--tensorboard needs tensorboard: pip install 'vgg_mm[tensorboard]'" in says
     else:
         assert run(ROOT / "tools/train.py", *arguments, cwd=cwd).returncode == 0
         assert list(tmp_path.glob("*/vis_data/events.out.tfevents*"))

@@ -18,8 +18,9 @@ import pytest
 import torch
 from mmengine import Config
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner, checkpoint
 from torch import nn
+from torch.utils.model_zoo import load_url
 
 from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
@@ -122,10 +123,12 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vgg_mm.training.checkpoints.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match=r"epoch_1\.pth could not be written \(No space left"):
         AtomicBackend().put(b"after", path)
     assert path.read_bytes() == b"before"
+    with pytest.raises(UserError, match=r"epoch_2\.pth could not be written"):
+        AtomicBackend().put(b"below a file", path / "epoch_2.pth")
     assert os.listdir(tmp_path) == ["epoch_1.pth"]
 
 
@@ -196,6 +199,29 @@ def test_a_strangers_pickle_is_refused_and_nothing_runs(attack, tmp_path, monkey
     with pytest.raises(UserError, match=r"evil\.pth is not a checkpoint that loads safely"):
         read_checkpoint("evil.pth")
     assert os.listdir() == ["evil.pth"]
+
+
+@pytest.mark.parametrize("source", ["hub/checkpoints/{}", "http://localhost/{}"])
+def test_mmengines_loaders_run_nothing(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where URLs are found downloaded
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("hub/checkpoints")
+    torch.save({"x": Attack(os.system, ("touch attacked",))}, "hub/checkpoints/evil.pth")
+    torch.save({"x": Attack(getattr, (str, "format"))}, "hub/checkpoints/getattr.pth")
+    mmengines_checkpoint("hub/checkpoints/old.pth")
+    for name in ("evil.pth", "getattr.pth"):
+        with pytest.raises(pickle.UnpicklingError):
+            CheckpointLoader.load_checkpoint(source.format(name))
+    assert os.listdir() == ["hub"]
+    for _ in range(2):
+        CheckpointLoader.load_checkpoint(source.format("old.pth"))
+
+
+def test_mmengines_loaders_still_need_our_help():
+    """When this fails, that part of ``load_weights_only`` can go."""
+    assert not inspect.signature(load_url).parameters["weights_only"].default
+    if hasattr(checkpoint, "_safe_torch_load"):
+        assert "weights_only=False" in inspect.getsource(checkpoint)
 
 
 # What is worked around.

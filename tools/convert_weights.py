@@ -9,15 +9,18 @@ or an .onnx. Prints where each layer came from, and what the config's model must
 """
 
 import argparse
+from pathlib import Path
 
-from vgg_mm.errors import run
+from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
     from vgg_mm.paper import TABLE_1
-    from vgg_mm.weights.convert import convert, report, save
+    from vgg_mm.weights.convert import convert, report
+    from vgg_mm.weights.files import save
     from vgg_mm.weights.inputs import INPUTS, Input
+    from vgg_mm.weights.source import FOREIGN
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -37,6 +40,8 @@ def main() -> None:
         "mean and the deviation of each colour in this order and range",
     )
     args = parser.parse_args()
+    if Path(args.destination).suffix in (".safetensors", *FOREIGN):
+        raise UserError(f"{args.destination}: a checkpoint is a PyTorch file; call it .pth.")
     given = Input.parse(args.input) if args.input else None
     checkpoint = convert(args.source, args.to_arch, args.features_only, given)
     save(checkpoint, args.destination)

@@ -9,10 +9,9 @@ Several files of the same images, such as two nets', are stacked.
 """
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 
-from vgg_mm.errors import UserError, run
+from vgg_mm.errors import UserError, library, run
 
 
 def main() -> None:
@@ -52,8 +51,7 @@ def main() -> None:
         raise UserError("--per-class: use 1 image or more.")
     if args.folds < (1 if args.per_class else 2):
         raise UserError(f"--folds {args.folds}: use 2 or more (random splits: 1 or more).")
-    if find_spec("sklearn") is None:
-        raise UserError("a linear SVM needs a package: pip install scikit-learn")
+    library("sklearn", "a linear SVM", "svm")
 
     from joblib import parallel_config
 

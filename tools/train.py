@@ -4,10 +4,9 @@ python tools/train.py configs/demo.py
 tools/dist_train.sh configs/vgg16_d_jitter.py 4
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from vgg_mm.errors import UserError, run
+from vgg_mm.errors import UserError, library, run
 
 
 def main() -> None:
@@ -74,8 +73,7 @@ def main() -> None:
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     if args.tensorboard:
-        if find_spec("tensorboard") is None:
-            raise UserError("--tensorboard needs a package: pip install tensorboard")
+        library("tensorboard", "--tensorboard", "tensorboard")
         cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
     cfg.auto_scale_lr.enable = args.auto_scale_lr
     start_processes(cfg)

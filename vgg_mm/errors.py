@@ -7,6 +7,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 
 
 class UserError(ValueError):
@@ -17,6 +19,24 @@ def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """``" Did you mean 'x'?"`` where one of the ``known`` words is close, else an empty string."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def library(name: str, use: str, extra: str = "weights") -> ModuleType:
+    """Imports a library that not everyone needs.
+
+    Args:
+        name: The module.
+        use: What needs it, for the message.
+        extra: Under which name ``setup.py`` has it.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        root = name.partition(".")[0]
+        raise UserError(f"{use} needs {root}: pip install 'vgg_mm[{extra}]'.") from None
 
 
 def _message(error: Exception) -> str | None:

@@ -112,7 +112,7 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
         UserError: If the checkpoint does not load safely, or does not fit the config's net or
             input.
     """
-    check_input(read_checkpoint(checkpoint), cfg.model, checkpoint)
+    check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     return _run(cfg, checkpoint, out, _protocol(cfg, checkpoint), "vgg_mm.SaveScores", half)
 

@@ -54,6 +54,11 @@ class Layer:
     kernel: int
     channels: int
 
+    @property
+    def bn(self) -> str:
+        """The name of the batch norm after a conv, in the nets that have them: ``bn1_1``."""
+        return self.name.replace("conv", "bn")
+
 
 def stages(arch: str, width: int = 64) -> list[list[Layer]]:
     """Table 1's column ``arch`` as five lists of layers.
@@ -77,12 +82,17 @@ def stages(arch: str, width: int = 64) -> list[list[Layer]]:
     return table
 
 
+def convs(arch: str, width: int = 64) -> list[Layer]:
+    """The conv layers of Table 1's column ``arch``, first to last; ``width`` as :func:`stages`'."""
+    return [layer for stage in stages(arch, width) for layer in stage if layer.kernel]
+
+
 S_JITTER = (256, 512)
 
 
 def config_name(arch: str, S: int | tuple[int, int]) -> str:
     """The name of the config that trains net ``arch`` at ``S``, such as ``vgg16_d_jitter``."""
-    depth = sum(layer.kernel > 0 for stage in stages(arch) for layer in stage) + 3
+    depth = len(convs(arch)) + 3
     return f"vgg{depth}_{arch.lower().replace('-', '_')}_{S if isinstance(S, int) else 'jitter'}"
 
 

@@ -6,9 +6,10 @@ mmengine imports this module by its name at the first look-up, and ``locations``
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-from vgg_mm.upstream import trust_mmengines_checkpoints
+from vgg_mm.upstream import load_weights_only, trust_mmengines_checkpoints
 
 trust_mmengines_checkpoints()
+load_weights_only()
 
 _DATA = ["vgg_mm.data"]
 _MODELS = ["vgg_mm.models", "vgg_mm.testing"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from mmengine.config import config
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import checkpoint
 from yapf.yapflib import yapf_api
 
 # Where mmengine finds yapf's FormatCode; onedl-mmengine looks it up when it formats.
@@ -63,3 +66,15 @@ def trust_mmengines_checkpoints() -> None:
             *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
         ]
     )
+
+
+def load_weights_only() -> None:
+    """Makes mmengine's loaders run nothing that is in a file.
+
+    Torch's loader of URLs runs pickles unless told not to. onedl-mmengine runs what torch refuses,
+    calls ``getattr`` safe, and at the end of every load takes back from torch whatever it shares
+    with :func:`trust_mmengines_checkpoints`, which the next load then lacks.
+    """
+    checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
+    if hasattr(checkpoint, "_safe_torch_load"):
+        checkpoint._safe_torch_load = partial(torch.load, weights_only=True)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from vgg_mm.benchmarks import interleaved, parser, write
 from vgg_mm.data import MultiScale, Rescale
-from vgg_mm.errors import UserError
+from vgg_mm.errors import UserError, library
 from vgg_mm.models import Glorot
 from vgg_mm.models.describe import build, columns, describe, total
 from vgg_mm.paper import MEAN_RGB
@@ -132,11 +132,8 @@ def measure(width: int, rounds: int) -> dict[str, float]:
 
 def timm_vgg16(net: nn.Module, width: int) -> nn.Module:
     """The vgg16 of timm with the weights of ``net``."""
-    try:
-        from timm.models.vgg import VGG, cfgs
-    except ImportError:
-        raise UserError("the benchmark compares with timm: pip install timm.") from None
-    timm = VGG([n if n == "M" else n * width // 64 for n in cfgs["vgg16"]])
+    theirs = library("timm.models.vgg", "the benchmark", "test")
+    timm = theirs.VGG([n if n == "M" else n * width // 64 for n in theirs.cfgs["vgg16"]])
     for own, other in zip(net.parameters(), timm.parameters(), strict=True):
         other.copy_(own.reshape(other.shape))
     return timm.to(next(net.parameters()).device).eval()

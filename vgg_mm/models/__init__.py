@@ -1,9 +1,9 @@
 """Sec. 2: Table 1's nets as a backbone and a head."""
 
 from .head import FC, VGGFC, VGGHead, VGGNeck
-from .init import Glorot, SubsampledFC
+from .init import Glorot
 from .preprocessor import VGGPreprocessor
-from .pretrained import Pretrained
+from .pretrained import Pretrained, SubsampledFC
 from .vgg import VGG
 
 __all__ = [

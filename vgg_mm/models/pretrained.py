@@ -1,25 +1,27 @@
-"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` with weights from anywhere."""
+"""How weights begin as a file's, from anywhere: all of a net's, or parts of fc6 and fc7."""
 
 from __future__ import annotations
 
 import logging
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
-from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_INITIALIZERS
 from mmengine.runner.checkpoint import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.models.head import VGGFC
 from vgg_mm.models.vgg import VGG
+from vgg_mm.registry import WEIGHT_INITIALIZERS
 from vgg_mm.weights.files import local, read_tensors
 from vgg_mm.weights.source import FOREIGN, Source, open_source, take
 
 
 # The name is mmengine's, for it defers no other one to after the children's initialisation, which
 # would overwrite a classifier's weights.
-@WEIGHT_INITIALIZERS.register_module(name="Pretrained", force=True)
+@ROOT_INITIALIZERS.register_module(name="Pretrained", force=True)
 class Pretrained(PretrainedInit):
     """mmengine's initialiser, which for nets with a VGG of ours also takes foreign files.
 
@@ -101,3 +103,47 @@ def _load_part(part: nn.Module, source: Source, names: dict[str, str], name: str
 
 def _warn(text: str) -> None:
     print_log(text, "current", logging.WARNING)
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class SubsampledFC(Pretrained):
+    """A classifier's fc6 and fc7 for a smaller :class:`vgg_mm.VGGFC`, as SSD and DeepLab take them.
+
+    Of the outputs, rows and columns, and of fc7's inputs, every n-th is kept, from the first on:
+    fc6's 4096 x 512 x 7 x 7 become 1024 x 512 x 3 x 3 by keeping every 4th output and every 3rd row
+    and column.
+
+    Args:
+        checkpoint: A classifier's, as for :class:`Pretrained`.
+        prefix: Likewise.
+    """
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module) -> None:
+        """Initialises ``module``'s fc6 and fc7.
+
+        Raises:
+            UserError: If the file is damaged or unsafe or lacks them, or no step gives the module's
+                size.
+        """
+        source = open_source(self.checkpoint, "D", self.before)
+        own = {k: v for k, v in module.state_dict().items() if not k.startswith("fc8")}
+        names = source.names("D")
+        weights = take(source, {ours: names[ours] for ours in own}, module.fc6.in_channels)
+        for ours, value in own.items():
+            name = f"{source.path}: {names[ours]} ({ours})"
+            value.copy_(_subsample(weights[ours], value.shape, name))
+        if hasattr(module, "_params_init_info"):
+            update_init_info(module, init_info=f"SubsampledFC: from {self.checkpoint}")
+
+
+def _subsample(value: Tensor, shape: torch.Size, name: str) -> Tensor:
+    """Every n-th entry of each dimension, n being the smallest that leaves at most ``shape``."""
+    steps = [-(-n // m) for n, m in zip(value.shape, shape, strict=False)]
+    kept = value[tuple(slice(None, None, step) for step in steps)]
+    if kept.shape != shape:
+        raise UserError(
+            f"{name} is {tuple(value.shape)}, which cannot be subsampled to {tuple(shape)}: "
+            "dimensions may be divided by whole numbers, such as 4096 to 1024 and 7 to 3."
+        )
+    return kept

@@ -110,7 +110,7 @@ class VGG(BaseModule):
                     self.add_module(layer.name, conv)
                     channels = layer.channels
                     if norm_cfg:
-                        self.add_module(_bn(layer), build_norm_layer(norm_cfg, channels)[1])
+                        self.add_module(layer.bn, build_norm_layer(norm_cfg, channels)[1])
                 else:
                     # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
                     lrn = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
@@ -142,7 +142,7 @@ class VGG(BaseModule):
             x = self.get_submodule(layer.name)(x)
             if layer.kernel:
                 if self.with_norm:
-                    x = self.get_submodule(_bn(layer))(x)
+                    x = self.get_submodule(layer.bn)(x)
                 x = F.relu(x, inplace=True)
             if layer.name in self.out_indices:
                 taps[layer.name] = x
@@ -168,12 +168,8 @@ class VGG(BaseModule):
 
     def _frozen_modules(self) -> list[nn.Module]:
         frozen = sum(self.stages[: max(self.frozen_stages, 0)], [])
-        names = {name for layer in frozen for name in (layer.name, _bn(layer))}
+        names = {name for layer in frozen for name in (layer.name, layer.bn)}
         return [module for name, module in self.named_children() if name in names]
-
-
-def _bn(layer: Layer) -> str:
-    return layer.name.replace("conv", "bn")
 
 
 def _up_to_deepest(

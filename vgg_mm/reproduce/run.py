@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from vgg_mm.errors import UserError
 from vgg_mm.reproduce.plan import Run, Step, multiply_adds, step_config
 from vgg_mm.reproduce.scales import Scale
+from vgg_mm.writing import replacing
 
 START = 8.0  # seconds from a tool's call to its first step, or thereabouts
 TRUST = 30.0  # seconds of real steps that count as much as the trial
@@ -119,13 +120,8 @@ def read_marker(step: Step) -> dict | None:
 
 def write_aside(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    with open(aside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else a crash of the machine may leave it empty
-    aside.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def check_settings(root: Path, settings: dict, keep: bool = True) -> None:

@@ -44,7 +44,7 @@ class Predictor:
         self.model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
         weights = saved.get("state_dict", saved)
         check_fit(self.model.module, weights, str(checkpoint))
-        check_input(saved, cfg.model, str(checkpoint))
+        check_input(saved.get("meta"), cfg.model, str(checkpoint))
         self.model.module.load_state_dict(weights)
         self.model.to(get_device()).eval()
         meta = saved.get("meta", {}).get("dataset_meta", {})

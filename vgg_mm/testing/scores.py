@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, METRICS
+from vgg_mm.writing import replacing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,13 +50,10 @@ class Stored:
     made_by: ClassVar[str]  # the tool, for messages
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays as ``.npz``, aside first, then renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes the arrays as ``.npz``, whole or not at all."""
         arrays = {**vars(self), "protocols": json.dumps(self.protocols)}
-        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
-        np.savez(aside, **arrays)
-        aside.rename(path)
+        with replacing(path) as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -227,16 +225,13 @@ class SaveScores(BaseMetric):
         if self.results:
             names, labels, values = zip(*self.results, strict=True)
             name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-            self.parts.mkdir(parents=True, exist_ok=True)
-            aside = self.parts / f"{name}.tmp"
-            with open(aside, "wb") as file:
+            with replacing(self.parts / f"{name}.npz") as file:
                 np.savez(
                     file,
                     names=np.array(names),
                     labels=np.stack(labels),
                     values=np.stack(values).astype(self.dtype),
                 )
-            aside.rename(self.parts / f"{name}.npz")
             self.results.clear()
 
     def evaluate(self, size: int) -> dict[str, float]:

@@ -68,12 +68,8 @@ def scores_files(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         found = [path]
         if path.is_dir():
-            found = [
-                file
-                for file in sorted(path.rglob("*.npz"))
-                # what SaveScores and Scores.save write while they are at work
-                if file.parent.suffix != ".parts" and not file.name.endswith(".tmp.npz")
-            ]
+            # In .parts is what SaveScores writes while it is at work.
+            found = [f for f in sorted(path.rglob("*.npz")) if f.parent.suffix != ".parts"]
             if not found:
                 raise UserError(f"no scores in {path}; tools/test.py --out writes them.")
         files += [file for file in found if file not in files]

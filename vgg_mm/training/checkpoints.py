@@ -21,21 +21,21 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
+from vgg_mm.writing import replacing
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
 
     Raises:
-        UserError: If it is missing, damaged, compressed (it could unfold to any size), or holds
-            more than that and the log of mmengine 0.10.
+        UserError: If it is missing, damaged, would unfold to more than its size, or holds more than
+            that and the log of mmengine 0.10.
     """
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint {path}.")
     try:
-        packed = zipfile.is_zipfile(path) and zipfile.ZipFile(path).infolist()
-        compressed = any(entry.compress_type for entry in packed or ())
-        saved = None if compressed else torch.load(path, map_location="cpu", weights_only=True)
+        unfolds = zipfile.is_zipfile(path) and _unfolds(path)
+        saved = None if unfolds else torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises nearly any
         saved = None
     if not isinstance(saved, dict):
@@ -44,6 +44,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             "else, or holds more than tensors and plain values."
         )
     return saved
+
+
+def _unfolds(path: str | os.PathLike) -> bool:
+    """Whether a zip's entries are compressed, or more than the file: several of the same bytes."""
+    with zipfile.ZipFile(path) as packed:
+        entries = packed.infolist()
+    size = sum(entry.file_size for entry in entries)
+    return any(entry.compress_type for entry in entries) or size > os.path.getsize(path)
 
 
 def latest(work_dir: str | os.PathLike) -> Path:
@@ -76,21 +84,11 @@ class AtomicBackend(LocalBackend):
         Raises:
             UserError: If the disk is full or refuses; what was there is as it was.
         """
-        path = Path(filepath)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(aside, "wb") as file:
+            with replacing(filepath) as file:
                 file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} could not be written ({error.strerror}); what was saved before is whole. "
-                "Make room, then --resume."
-            ) from None
+        except UserError as error:
+            raise UserError(f"{error} Make room, then --resume.") from None
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
         """Is :meth:`put` for text."""

@@ -41,12 +41,15 @@ def read(path: Path) -> dict[str, Tensor]:
 def _net(view: memoryview) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for number, message in _fields(view):
-        if number not in LAYERS or not isinstance(message, memoryview):
+        if number not in LAYERS or not _is_bytes(message):
             continue
         name_field, blobs_field = LAYERS[number]
-        fields = list(_fields(message))
-        name = next((str(v, "utf-8") for n, v in fields if n == name_field and _is_bytes(v)), "")
-        blobs = [v for n, v in fields if n == blobs_field and _is_bytes(v)]
+        name, blobs = "", []
+        for field, value in _fields(message):
+            if field == name_field and _is_bytes(value):
+                name = str(value, "utf-8")
+            elif field == blobs_field and _is_bytes(value) and len(blobs) < 2:
+                blobs.append(value)
         for leaf, blob in zip(("weight", "bias"), blobs, strict=False):
             if f"{name}.{leaf}" in tensors:
                 raise ValueError(f"two layers are called {name!r}")
@@ -57,7 +60,7 @@ def _net(view: memoryview) -> dict[str, Tensor]:
 def _blob(view: memoryview, name: str) -> Tensor:
     sides = dict.fromkeys(SIDES, 0)
     shape: list[int] | None = None
-    parts: list[np.ndarray] = []
+    values: np.ndarray | None = None
     for number, value in _fields(view):
         if number in SIDES and isinstance(value, int):
             sides[number] = value
@@ -66,11 +69,14 @@ def _blob(view: memoryview, name: str) -> Tensor:
             for field, dims in _fields(value):
                 if field == 1:
                     shape += _varints(dims) if _is_bytes(dims) else [dims]
+            if len(shape) > 4:
+                raise ValueError(f"{name} has {len(shape)} axes")
         elif number in (DATA, DOUBLE_DATA):
-            if not _is_bytes(value):
-                raise ValueError(f"the numbers of {name} are not packed")
-            parts.append(np.frombuffer(value, "<f4" if number == DATA else "<f8"))
-    values = np.concatenate(parts or [np.empty(0)], dtype=np.float32, casting="same_kind")
+            if not _is_bytes(value) or values is not None:
+                raise ValueError(f"the numbers of {name} are not packed in one field")
+            values = np.frombuffer(value, "<f4" if number == DATA else "<f8").astype(np.float32)
+    if values is None:
+        raise ValueError(f"{name} holds no numbers")
     shape = list(sides.values()) if shape is None else shape
     if prod(shape) != values.size:
         raise ValueError(f"{name} is {shape} and holds {values.size:,} numbers")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 
-import torch
-
 from vgg_mm.errors import UserError
 from vgg_mm.models.describe import columns
-from vgg_mm.weights.files import replacing
 from vgg_mm.weights.inputs import INPUTS, Input, refold
 from vgg_mm.weights.source import fit, open_source
 
@@ -51,23 +48,13 @@ def convert(
         file=opened.path.name,
         kind=opened.kind,
         input=asdict(trained_on),
-        layers={ours: names[ours] for ours in weights},
+        layers={name: names[name] for name in weights},
     )
     prefixed = {
         f"{'head' if name.startswith('fc') else 'backbone'}.{name}": value.contiguous()
         for name, value in weights.items()
     }
     return dict(state_dict=prefixed, meta=dict(arch=arch, input=asdict(ours), source=origin))
-
-
-def save(checkpoint: dict, path: str | os.PathLike) -> None:
-    """Writes a checkpoint, whole or not at all.
-
-    Raises:
-        UserError: If the disk is full or refuses.
-    """
-    with replacing(path) as aside:
-        torch.save(checkpoint, aside)
 
 
 def report(checkpoint: dict) -> str:

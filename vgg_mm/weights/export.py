@@ -17,13 +17,14 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.export import Dim
 
-from vgg_mm.errors import UserError
+from vgg_mm.errors import UserError, library
 from vgg_mm.models import VGG, VGGHead
-from vgg_mm.training.checkpoints import check_fit, read_checkpoint
-from vgg_mm.weights.files import library, replacing
+from vgg_mm.training.checkpoints import check_fit
+from vgg_mm.weights.files import local, read_tensors, save
 from vgg_mm.weights.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
+from vgg_mm.writing import replacing
 
 LAYOUTS = ("torchvision", "timm", "mmpretrain")
 TOLERANCE = 1e-4
@@ -47,27 +48,24 @@ def export(
         UserError: If the checkpoint does not fit the config, the net has no such form, a library
             is missing, or the written file does not give the same scores.
     """
+    if (to == "onnx") != (Path(path).suffix == ".onnx"):
+        raise UserError(f"{path}: --to onnx writes an .onnx, the others .safetensors or .pth.")
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
     model = MODELS.build(cfg.model).eval()
     backbone, head = model.backbone, model.head if model.with_head else None
     if not isinstance(backbone, VGG) or not isinstance(head, VGGHead | None):
         raise UserError(f"{cfg.filename}: only vgg_mm.VGG with vgg_mm.VGGHead can be exported.")
-    saved = read_checkpoint(checkpoint)
-    weights = saved.get("state_dict", saved)
+    weights, meta = read_tensors(local(checkpoint))
     if not head:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     check_fit(model, weights, str(checkpoint))
-    check_input(saved, cfg.model, str(checkpoint))
+    check_input(meta, cfg.model, str(checkpoint))
     model.load_state_dict(weights)
     trained_on = Input.of_config(cfg.model)
     if to == "onnx":
         return trained_on, _export_onnx(backbone, head, trained_on, Path(path))
     state, given = _to_layout(backbone, head, trained_on, to)
-    with replacing(path) as aside:
-        if Path(path).suffix == ".safetensors":
-            library("safetensors.torch", ".safetensors").save_file(state, aside)
-        else:
-            torch.save(state, aside)
+    save(state, path)
     return given, f"{len(state)} tensors"
 
 
@@ -77,6 +75,17 @@ def _to_layout(
     """The state dict of another library's net, and the input that it expects."""
     if backbone.arch not in ("A", "B", "D", "E"):
         raise UserError(f"{to} has no net {backbone.arch}: use --to onnx.")
+    if (
+        backbone.ceil_mode
+        or set(backbone.pool_strides) != {2}
+        or any(
+            conv.dilation != (1, 1) for conv in backbone.modules() if isinstance(conv, nn.Conv2d)
+        )
+        or (head and head.fc6.padding == "same")
+    ):
+        raise UserError(
+            f"{to}'s nets have no dilations, ceil_mode or pools of stride 1: use --to onnx."
+        )
     weights = backbone.state_dict()
     names = conv_names(to, backbone.arch, backbone.with_norm)
     if lacks := names.keys() - weights.keys():
@@ -124,10 +133,10 @@ def _export_onnx(backbone: VGG, head: VGGHead | None, trained_on: Input, path: P
             dynamic_shapes=(dynamic,),
         )
     program.model.metadata_props[INPUT_KEY] = json.dumps(asdict(trained_on))
-    worst = 0.0
-    with replacing(path) as aside:
-        program.save(aside, external_data=False)
-        session = onnxruntime.InferenceSession(aside, providers=["CPUExecutionProvider"])
+    errors: list[Tensor] = []
+    with replacing(path) as file:
+        program.save(file.name, external_data=False)
+        session = onnxruntime.InferenceSession(file.name, providers=["CPUExecutionProvider"])
         for x in images:
             with torch.no_grad():
                 wanted = net(x)
@@ -136,8 +145,8 @@ def _export_onnx(backbone: VGG, head: VGGHead | None, trained_on: Input, path: P
                 session.run(None, {"image": x.numpy()}),
                 strict=True,
             ):
-                error = (want - torch.from_numpy(have)).abs().max() / want.abs().max()
-                worst = max(worst, error.item())
+                errors.append((want - torch.from_numpy(have)).abs().max() / want.abs().max())
+        worst = torch.stack(errors).max().item()
         if not worst <= TOLERANCE:
             raise UserError(
                 f"{path} was not written: onnxruntime's scores differ by {worst:.1e} of the "

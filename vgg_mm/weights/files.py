@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -16,21 +13,9 @@ import torch
 from mmengine.dist import barrier, get_rank
 from torch import Tensor
 
-from vgg_mm.errors import UserError, suggest
+from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.training.checkpoints import read_checkpoint
-
-
-def library(name: str, use: str) -> ModuleType:
-    """Imports an optional library.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        root = name.partition(".")[0]
-        raise UserError(f"{use} needs {root}: pip install 'vgg_mm[weights]'.") from None
+from vgg_mm.writing import replacing
 
 
 def local(source: str | os.PathLike) -> Path:
@@ -122,20 +107,17 @@ def _is_plain(value: object) -> bool:
     )
 
 
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its place when all went well.
+def save(saved: dict, path: str | os.PathLike) -> None:
+    """Writes tensors by name as ``.safetensors``, or anything as a PyTorch file, whole or not.
 
     Raises:
         UserError: If the disk is full or refuses; what was there is as it was.
     """
-    path = Path(path)
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}.") from None
-    finally:
-        aside.unlink(missing_ok=True)
+    if Path(path).suffix == ".safetensors":
+        data = library("safetensors.torch", ".safetensors").save(saved)
+    else:
+        buffer = io.BytesIO()  # writing to a file, torch calls a full disk a RuntimeError
+        torch.save(saved, buffer)
+        data = buffer.getbuffer()
+    with replacing(path) as file:
+        file.write(data)

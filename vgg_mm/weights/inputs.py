@@ -10,6 +10,7 @@ too. So a mean stays what it was, and is the ``data_preprocessor``'s.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -45,26 +46,28 @@ class Input:
         numbers = [self.top, *self.mean, *self.std]
         if (
             self.order not in ("RGB", "BGR")
-            or len(numbers) != 7
+            or (len(self.mean), len(self.std)) != (3, 3)
             or not all(isinstance(n, int | float) and isfinite(n) for n in numbers)
             or min(self.top, *self.std) <= 0
         ):
             raise UserError(
-                f"{self} is no input of a net: the order is RGB or BGR, mean and std are three "
-                "numbers, and top and std positive."
+                f"{self!s:.200} is no input of a net: the order is RGB or BGR, mean and std are "
+                "three numbers, and top and std positive."
             )
 
     @classmethod
-    def of(cls, saved: object) -> Input:
-        """The input that a file's ``asdict(input)`` says.
+    def of(cls, saved: object, name: str | os.PathLike) -> Input:
+        """The input that the ``asdict(input)`` in the file ``name`` says.
 
         Raises:
             UserError: If it says something else.
         """
         try:
             return cls(**saved)
-        except TypeError:
-            raise UserError(f"the file's note of its input is none: {saved!r:.200}.") from None
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{name}: its note of its input is none.") from None
 
     @classmethod
     def of_config(cls, model: dict) -> Input:
@@ -105,20 +108,20 @@ class Input:
         return tuple(values) if self.order == "RGB" else tuple(values)[::-1]
 
 
-def check_input(saved: dict, model: dict, name: str) -> None:
+def check_input(meta: object, model: dict, name: str) -> None:
     """Compares a checkpoint's note of its input, if it has one, with a config's.
 
     Args:
-        saved: The checkpoint.
+        meta: The checkpoint's, if it has any.
         model: The config's ``model``.
         name: What to call the checkpoint.
 
     Raises:
         UserError: If they differ.
     """
-    if "input" not in saved.get("meta", {}):
+    if not isinstance(meta, dict) or "input" not in meta:
         return
-    wanted, given = Input.of(saved["meta"]["input"]), Input.of_config(model)
+    wanted, given = Input.of(meta["input"], name), Input.of_config(model)
     if (
         wanted.order != given.order
         or not np.allclose(wanted.mean_rgb, given.mean_rgb, rtol=0, atol=1e-4)

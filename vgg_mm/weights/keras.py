@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vgg_mm.errors import UserError
-from vgg_mm.paper import stages
-from vgg_mm.weights.files import library
+from vgg_mm.errors import UserError, library
+from vgg_mm.paper import convs
 
 FCS = ("fc1", "fc2", "predictions")
 
@@ -60,7 +59,7 @@ def read(path: Path) -> dict[str, Tensor]:
     channels = 0  # of the map that the next dense layer sees flattened
     for name in sorted(layers, key=_rank):
         values = {value.ndim: value for value in layers[name]}
-        if len(layers[name]) != 2 or 1 not in values:
+        if len(layers[name]) != 2 or len(values) != 2 or 1 not in values:
             shapes = ", ".join(str(list(value.shape)) for value in layers[name])
             raise UserError(f"{path}: {name} has {shapes}, not a kernel and a bias.")
         kernel = values.get(4, values.get(2))
@@ -85,7 +84,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def _layer(path: str) -> str:
     """The layer in a dataset's path, such as ``model_weights/block1_conv1/block1_conv1/kernel``."""
     for part in path.split("/"):
-        if re.fullmatch(r"block\d_conv\d|fc1|fc2|predictions|(conv2d|dense)(_\d+)?", part):
+        if re.fullmatch(r"block\d_conv\d|fc1|fc2|predictions|(conv2d|dense)(_\d{1,9})?", part):
             return part
     raise UserError(f"{path} belongs to no layer of a VGG (block1_conv1, fc1, conv2d, dense ...).")
 
@@ -99,14 +98,14 @@ def _rank(name: str) -> tuple[bool, int]:
 
 def names(keys: list[str], arch: str) -> dict[str, str]:
     """Maps our names to those of :func:`read`: by name, or by order where names are numbers."""
-    ours = [layer.name for stage in stages(arch) for layer in stage if layer.kernel]
+    ours = [conv.name for conv in convs(arch)]
     if any(key.startswith("block") for key in keys):
         theirs = [name.replace("conv", "block").replace("_", "_conv") for name in ours] + [*FCS]
     else:
         found = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-        convs = [name for name in found if name.startswith("conv")]
-        missing = ["a further conv2d"] * (len(ours) - len(convs))
+        conv2ds = [name for name in found if name.startswith("conv")]
+        missing = ["a further conv2d"] * (len(ours) - len(conv2ds))
         dense = [name for name in found if name.startswith("dense")] + ["a further dense"] * 3
-        theirs = [*convs[: len(ours)], *missing, *dense[:3]]
+        theirs = [*conv2ds[: len(ours)], *missing, *dense[:3]]
     pairs = zip([*ours, "fc6", "fc7", "fc8"], theirs, strict=True)
     return {f"{a}.{leaf}": f"{b}.{leaf}" for a, b in pairs for leaf in ("weight", "bias")}

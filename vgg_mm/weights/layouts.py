@@ -31,9 +31,8 @@ def conv_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
         for layer in stage:
             if not layer.kernel:
                 continue
-            bn = layer.name.replace("conv", "bn")
             if layout == "vgg_mm":
-                theirs = layer.name, bn
+                theirs = layer.name, layer.bn
             elif layout == "mmpretrain":
                 theirs = f"features.{i}.conv", f"features.{i}.bn"
                 i += 1
@@ -42,7 +41,7 @@ def conv_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
                 i += 3 if norm else 2
             names.update(_leaves(layer.name, theirs[0], AFFINE))
             if norm:
-                names.update(_leaves(bn, theirs[1], NORM))
+                names.update(_leaves(layer.bn, theirs[1], NORM))
         i += 1  # the pool
     return names
 
@@ -117,6 +116,6 @@ def _find(keys: set[str], marks: dict[str, str]) -> tuple[str | None, str]:
         if key == mark or key.endswith(f".{mark}")
     ]
     if len(found) > 1:
-        each = " and ".join(before + marks[layout] for layout, before in found)
+        each = " and ".join(before + marks[layout] for layout, before in found[:4])
         raise UserError(f"it is ambiguous: it holds {each}.")
     return found[0] if found else (None, "")

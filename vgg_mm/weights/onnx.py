@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from math import prod
+from math import isclose, prod
 from pathlib import Path
 from types import ModuleType
 
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgg_mm.errors import UserError
-from vgg_mm.paper import stages
-from vgg_mm.weights.files import library
+from vgg_mm.errors import UserError, library
+from vgg_mm.paper import convs, stages
 from vgg_mm.weights.inputs import Input
 
 INPUT_KEY = "vgg_mm.input"  # in metadata_props, where our own export says what the input is
@@ -26,6 +25,10 @@ MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 # What may stand beside them: the arithmetic of shapes and torch's LRN.
 BESIDE = ("Shape", "Constant", "Gather", "Concat", "Slice", "Cast", "Mul", "Pad", "Add", "Pow")
 BESIDE += ("Reshape", "Squeeze", "Unsqueeze", "AveragePool")
+
+
+# ONNX's default and the paper's value; ONNX, like torch, divides alpha by the size.
+LRN = dict(size=(0, 5), bias=(1, 2), alpha=(1e-4, 5e-4), beta=(0.75, 0.75))
 
 
 class Graph:
@@ -49,15 +52,14 @@ class Graph:
             model = onnx.load(path, load_external_data=False)
         except Exception as error:  # protobuf's own
             raise UserError(f"{path} is damaged, or no ONNX file: {error}.") from None
-        self.left = path.stat().st_size
-        self.left += sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*data"))
+        self.left: dict[Path, int] = {}  # bytes of this file, or one beside it, not yet claimed
         self.tensors: dict[str, Tensor] = {}
         self.layers: list[list[str]] = []
         self.ops: list[str] = []
         try:
             self._walk(onnx, model.graph)
             said = {entry.key: entry.value for entry in model.metadata_props}.get(INPUT_KEY)
-            self.input = Input.of(json.loads(said)) if said else None
+            self.input = Input.of(json.loads(said), path) if said else None
         except UserError:
             raise
         except Exception as error:  # of arrays that do not fit their shapes, of missing attributes
@@ -79,6 +81,7 @@ class Graph:
                 self._refuse(node, "is no part of a VGG, or not in one row with the others")
         if x not in [value.name for value in graph.output]:
             raise UserError(f"{self.path}: the row of layers ends at {x}, which is no output.")
+        self.known.clear()
 
     def _on_path(self, node: object, attributes: dict, onnx: ModuleType) -> bool:
         """Whether the node hands on the image's values; takes its weights if it has any."""
@@ -90,7 +93,10 @@ class Graph:
         elif op == "Relu":
             self.ops.append(op)
         elif op in ("LRN", "Div"):
-            if op == "LRN" and [attributes.get(k) for k in ("size", "bias")] != [5, 2.0]:
+            if op == "LRN" and not all(
+                isclose(attributes.get(key, usual), value, rel_tol=1e-5)
+                for key, (usual, value) in LRN.items()
+            ):
                 self._refuse(node, "is not the paper's LRN")
             self.ops.append("LRN")
         elif op == "MaxPool":
@@ -146,12 +152,18 @@ class Graph:
         bytes_each = {types.FLOAT: 4, types.FLOAT16: 2, types.DOUBLE: 8}.get(proto.data_type)
         if bytes_each is None:
             self._refuse(node, f"has the weights {name}, which are no floats of 2, 4 or 8 bytes")
-        places = {entry.key: entry.value for entry in proto.external_data}
-        if Path(places.get("location", "x")).name != places.get("location", "x"):
-            self._refuse(node, f"has its weights in {places['location']}, which is another folder")
-        self.left -= bytes_each * prod(proto.dims)
-        if self.left < 0 or min(proto.dims, default=0) < 0:
-            self._refuse(node, f"claims {list(proto.dims)} numbers, more than the file holds")
+        if len(proto.dims) > 4 or min(proto.dims, default=0) < 0:
+            self._refuse(node, f"has the weights {name}, whose sides are none of a VGG's")
+        file = self.path
+        for entry in proto.external_data:
+            if entry.key == "location":
+                if Path(entry.value).name != entry.value:
+                    self._refuse(node, f"has its weights in {entry.value}, another folder")
+                file = self.path.with_name(entry.value)
+        left = self.left.get(file, file.stat().st_size) - bytes_each * prod(proto.dims)
+        if left < 0:
+            self._refuse(node, f"claims {list(proto.dims)} numbers, more than {file} holds")
+        self.left[file] = left
         values = np.array(onnx.numpy_helper.to_array(proto, str(self.path.parent)))
         self.tensors[name] = torch.from_numpy(values)
         return self.tensors[name]
@@ -170,7 +182,6 @@ class Graph:
             for layer in stage:
                 net += ["layer", "Relu"] if layer.kernel else ["LRN"]
             net.append("MaxPool")
-        convs = net.count("layer")
         fcs = ["layer", "Relu", "layer", "Relu", "layer"]
         if self.ops not in (net, net[:-1], net + fcs):
             pairs = zip([*self.ops, "the end"], [*net, *fcs, "the end"], strict=False)
@@ -179,8 +190,8 @@ class Graph:
                 f"{self.path} is not net {arch}: after {self.ops[:at].count('layer')} layers with "
                 f"weights comes {have}, not {want}."
             )
-        ours = [layer.name for stage in stages(arch) for layer in stage if layer.kernel]
-        ours = [*ours, "fc6", "fc7", "fc8"][: max(convs, len(self.layers))]
+        ours = [conv.name for conv in convs(arch)]
+        ours = [*ours, "fc6", "fc7", "fc8"][: len(self.layers)]
         names: dict[str, str] = {}
         for layer, (weight, *bias) in zip(ours, self.layers, strict=True):
             names[f"{layer}.weight"] = weight

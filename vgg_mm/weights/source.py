@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vgg_mm.errors import UserError
-from vgg_mm.paper import TABLE_1, stages
+from vgg_mm.paper import TABLE_1, convs
 from vgg_mm.weights import caffe, keras
 from vgg_mm.weights.files import local, read_tensors
 from vgg_mm.weights.inputs import INPUTS, Input
@@ -66,7 +66,7 @@ def open_source(source: str | os.PathLike, arch: str, prefix: str = "") -> Sourc
     if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
         raise UserError(f"{path} is damaged: its tensors claim more bytes than it has.")
     if "input" in meta:
-        known = Input.of(meta["input"])
+        known = Input.of(meta["input"], path)
     else:
         known = INPUTS["torchvision"] if kind != "vgg_mm" else None
     return Source(path, kind, tensors, lambda arch: find_names(tensors, arch)[1], known)
@@ -176,16 +176,16 @@ def _fits(source: Source, arch: str) -> bool:
 
 def _fit(source: Source, arch: str, features_only: bool) -> dict[str, Tensor]:
     names = source.names(arch)
-    convs = {ours: theirs for ours, theirs in names.items() if not ours.startswith("fc")}
+    features = {ours: theirs for ours, theirs in names.items() if not ours.startswith("fc")}
     left = sorted(source.tensors.keys() - names.values())
     if features_only:
         left = [key for key in left if re.search("conv|features|block", key)]
     if left:
         raise UserError(f"{source.path} is not net {arch}: it also holds {_some(left)}.")
-    first = source.tensors.get(convs["conv1_1.weight"], torch.empty(64))
+    first = source.tensors.get(features["conv1_1.weight"], torch.empty(64))
     width = max(first.shape[0], 1) if first.ndim else 1
-    channels = stages(arch, width)[-1][-1].channels
-    weights = take(source, convs, channels)
+    channels = convs(arch, width)[-1].channels
+    weights = take(source, features, channels)
     _check_shapes(source, names, weights, _conv_shapes(arch, width))
     if features_only:
         return weights
@@ -225,12 +225,10 @@ def _conv_shapes(arch: str, width: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the convs' weights, and of batch norms', by our names."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels = 3
-    for layer in sum(stages(arch, width), []):
-        if layer.kernel:
-            shapes[f"{layer.name}.weight"] = (layer.channels, channels, layer.kernel, layer.kernel)
-            shapes[f"{layer.name}.bias"] = (layer.channels,)
-            bn = layer.name.replace("conv", "bn")
-            shapes |= {f"{bn}.{leaf}": (layer.channels,) for leaf in NORM}
-            shapes[f"{bn}.num_batches_tracked"] = ()
-            channels = layer.channels
+    for conv in convs(arch, width):
+        shapes[f"{conv.name}.weight"] = (conv.channels, channels, conv.kernel, conv.kernel)
+        shapes[f"{conv.name}.bias"] = (conv.channels,)
+        shapes |= {f"{conv.bn}.{leaf}": (conv.channels,) for leaf in NORM}
+        shapes[f"{conv.bn}.num_batches_tracked"] = ()
+        channels = conv.channels
     return shapes

@@ -1,0 +1,175 @@
+"""``init_cfg=dict(type='Pretrained')``: files of any kind, paths and URLs."""
+
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from small_nets import (
+    CLASSES,
+    HIDDEN,
+    SIDE,
+    WIDTH,
+    caffe_layers,
+    caffemodel,
+    evil,
+    pretrained,
+    torchvision_net,
+)
+from torch import nn
+
+from vgg_mm.errors import UserError
+from vgg_mm.models import VGG, VGGFC
+from vgg_mm.weights.convert import convert
+from vgg_mm.weights.files import local, save
+from vgg_mm.weights.layouts import conv_names, fc_names
+
+
+class Detector(BaseModule):
+    """A VGG among weights that are not its."""
+
+    def __init__(self, init_cfg=None, **kwargs):
+        super().__init__(init_cfg)
+        self.backbone = VGG("A", width=WIDTH, **kwargs)
+        self.neck = nn.Conv2d(3, 3, 1)
+
+
+def assert_same(ours, theirs, names):
+    for key, value in ours.state_dict().items():
+        assert value.equal(theirs[names[key]].view_as(value)), key
+
+
+@pytest.fixture
+def net_a(tmp_path):
+    net = torchvision_net("A")
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    names = conv_names("torchvision", "A") | fc_names("torchvision")
+    return tmp_path / "net.pth", net.state_dict(), names
+
+
+def classifier(init_cfg, classes=CLASSES, **kwargs):
+    head = dict(in_channels=8 * WIDTH, channels=HIDDEN, kernel_size=SIDE, num_classes=classes)
+    backbone = dict(type="vgg_mm.VGG", arch="A", width=WIDTH)
+    head = dict(type="vgg_mm.VGGHead", **head)
+    return MODELS.build(
+        dict(type="ImageClassifier", backbone=backbone, head=head, init_cfg=init_cfg, **kwargs)
+    )
+
+
+def test_pretrained_takes_foreign_files_as_they_are(net_a, monkeypatch):
+    path, theirs, names = net_a
+    backbone = VGG("A", width=WIDTH, out_indices=("conv4_1",), init_cfg=pretrained(path))
+    fcs = VGGFC(8 * WIDTH, HIDDEN, SIDE, init_cfg=pretrained(path))
+    whole = classifier(pretrained(path))
+    for module in (backbone, fcs, whole):
+        module.init_weights()
+    assert_same(backbone, theirs, names)
+    assert_same(fcs, theirs, names)
+    assert_same(whole.backbone, theirs, names)
+    assert_same(whole.head, theirs, names)
+    other = classifier(pretrained(path), classes=3)
+    lines = []
+    monkeypatch.setattr(
+        "vgg_mm.models.pretrained.print_log", lambda text, *_, **__: lines.append(text)
+    )
+    other.init_weights()
+    assert f"fc8 starts new, for {path} has 5 classes." in lines
+    assert "order='RGB', top=255, mean=(123.675, 116.28, 103.53)" in lines[-1]
+    assert_same(other.backbone, theirs, names)
+    assert other.head.fc7.weight.flatten(1).equal(theirs["classifier.3.weight"])
+    with pytest.raises(UserError, match=r"features.0.weight \(conv1_1.weight\) is \[4, 3, 3, 3\]"):
+        VGG("A", width=8, init_cfg=pretrained(path)).init_weights()
+    with pytest.raises(UserError, match=r"lacks conv1_2.weight \(features.2.weight\).* 24 more"):
+        VGG("E", width=WIDTH, init_cfg=pretrained(path)).init_weights()
+
+
+def test_pretrained_takes_converted_and_other_formats(net_a, tmp_path):
+    path, theirs, names = net_a
+    save(convert(path, "A"), tmp_path / "ours.pth")
+    ours = torch.load(tmp_path / "ours.pth")["state_dict"]
+    module = classifier(pretrained(tmp_path / "ours.pth"))
+    module.init_weights()
+    assert all(value.equal(ours[name]) for name, value in module.state_dict().items())
+    backbone = VGG("A", width=WIDTH, init_cfg=pretrained(tmp_path / "ours.pth", prefix="backbone"))
+    backbone.init_weights()
+    assert_same(backbone, ours, {name: f"backbone.{name}" for name in names})
+    _, layers = caffe_layers("A")
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(layers, old=True))
+    whole = classifier(pretrained(tmp_path / "net.caffemodel"))
+    whole.init_weights()
+    assert_same(whole.backbone, theirs, names)
+    assert_same(whole.head, theirs, names)
+
+
+WHO = ("student", "teacher")
+
+
+def test_pretrained_in_a_detector(net_a, tmp_path):
+    path, theirs, names = net_a
+    detector = Detector(init_cfg=pretrained(path))
+    neck = detector.neck.weight.clone()
+    detector.init_weights()
+    assert_same(detector.backbone, theirs, names)
+    assert detector.neck.weight.equal(neck)
+    saved = {name: torch.ones_like(value) for name, value in detector.state_dict().items()}
+    torch.save(dict(state_dict=saved), path)
+    detector = Detector(init_cfg=pretrained(path))
+    detector.init_weights()
+    assert all(value.eq(1).all() for value in detector.state_dict().values())
+    two = [{f"{who}.{name}": value for name, value in theirs.items()} for who in WHO]
+    torch.save(two[0] | two[1], path)
+    with pytest.raises(UserError, match="it holds student.features.0.weight and teacher"):
+        VGG("A", width=WIDTH, init_cfg=pretrained(path)).init_weights()
+    backbone = VGG("A", width=WIDTH, init_cfg=pretrained(path, prefix="teacher."))
+    backbone.init_weights()
+    assert_same(backbone, theirs, names)
+
+
+def test_pretrained_elsewhere_is_mmengines(tmp_path):
+    class Plain(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.conv = nn.Conv2d(1, 1, 1)
+
+    torch.save({"conv.weight": torch.ones(1, 1, 1, 1)}, tmp_path / "net.pth")
+    net = Plain(pretrained(tmp_path / "net.pth"))
+    net.init_weights()
+    assert net.conv.weight.item() == 1
+
+
+def test_urls_are_cached_and_never_run(net_a, tmp_path, monkeypatch):
+    path, theirs, names = net_a
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    (tmp_path / "evil.pth").write_bytes(evil(tmp_path))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *args: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        backbone = VGG("A", width=WIDTH, init_cfg=pretrained(f"{url}/net.pth"))
+        backbone.init_weights()
+        assert_same(backbone, theirs, names)
+        with pytest.raises(UserError, match="evil.pth is not a checkpoint that loads safely"):
+            classifier(pretrained(f"{url}/evil.pth")).init_weights()
+        with pytest.raises(UserError, match="none.pth could not be downloaded: HTTP Error 404"):
+            local(f"{url}/none.pth")
+        server.shutdown()
+    assert not (tmp_path / "ran").exists()
+    assert local(f"{url}/net.pth").read_bytes() == path.read_bytes()
+
+
+def test_torchvisions_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub/checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("vgg16-397923af.pth", "vgg16_features-amdegroot-88682ab5.pth"):
+        (folder / name).touch()
+    assert local("torchvision://vgg16").name == "vgg16-397923af.pth"
+    assert "amdegroot" in local("torchvision://vgg16.IMAGENET1K_FEATURES").name
+    with pytest.raises(UserError, match="vgg17.*Did you mean 'vgg1"):
+        local("torchvision://vgg17")
+    with pytest.raises(UserError, match="vgg16 has the weights imagenet1k_v1"):
+        local("torchvision://vgg16.v2")
