@@ -23,6 +23,7 @@ th, td { border-bottom: 1px solid #d5dade; padding: 0.25rem 0.6rem; text-align: 
 td.long { white-space: normal; min-width: 8rem; }
 td.part { white-space: normal; font-weight: 600; padding-top: 0.7rem; }
 pre { overflow-x: auto; background: #f3f5f7; padding: 0.7rem; font-size: 0.8rem; }
+@media (max-width: 30rem) { th, td { padding: 0.25rem 0.3rem; } td.long { min-width: 6rem; } }
 img { max-width: 100%; height: auto; }
 """
 
