@@ -1,7 +1,12 @@
 """Features for other data sets, and a linear SVM on them (appendix B)."""
 
+import multiprocessing
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -142,6 +147,64 @@ def test_an_interrupted_extraction_resumes_to_the_same_file(
     assert not list(tmp_path.glob("*.parts"))
 
 
+def slowly(cfg, checkpoint, folder):
+    """An extraction that keeps every image at once, and takes its time over the next."""
+    process = SaveFeatures.process
+
+    def keeping(saver, batch, samples):
+        saver.every = 0
+        process(saver, batch, samples)
+        time.sleep(0.05)
+
+    SaveFeatures.process = keeping
+    extract(cfg, checkpoint, folder, "killed.npz")
+
+
+def test_an_extraction_killed_by_the_system_resumes_to_the_same_file(
+    cfg, checkpoint, folder, tmp_path
+):
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    extract(cfg, checkpoint, folder, "whole.npz")
+    work = multiprocessing.get_context("fork").Process(
+        target=slowly, args=(cfg, checkpoint, folder)
+    )
+    work.start()
+    while work.is_alive() and len(list(tmp_path.glob("*.parts/*.npz"))) < 3:
+        time.sleep(0.005)
+    work.kill()
+    work.join()
+    assert work.exitcode == -signal.SIGKILL and not Path("killed.npz").exists()
+    assert 3 <= len(list(tmp_path.glob("*.parts/*.npz"))) < 8
+    extract(cfg, checkpoint, folder, "killed.npz")
+    assert Path("killed.npz").read_bytes() == Path("whole.npz").read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_two_processes_extract_the_same_file_as_one(cfg, checkpoint, folder, tmp_path):
+    cfg = Config(cfg.to_dict())
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.dump("cfg.py")
+    extract(Config.fromfile("cfg.py"), checkpoint, folder, "one.npz")
+    # Without the seconds that mmengine takes to format the config.
+    Path("plain.py").write_text(
+        "import sys, runpy; from vgg_mm.upstream import FORMATTER\n"
+        "FORMATTER.FormatCode = lambda text, **_: (text, True)\n"
+        "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *("plain.py", ROOT / "tools/extract_features.py", "cfg.py", checkpoint),
+            *(folder["data_root"], "--out", "two.npz", "--launcher", "pytorch"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True, timeout=300,
+    )  # fmt: skip
+    assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
+    assert not list(tmp_path.glob("*.parts"))
+
+
 def test_a_layer_that_is_not_there(net):
     with pytest.raises(UserError, match=r"no layer conv5_3.*conv5_2, fc6, fc7, fc8. Did you mean"):
         FeatureExtractor(net, "conv5_3")
@@ -252,7 +315,13 @@ def svm():
 
 def features(x, labels, classes="abc", root="", names=None):
     names = names or [f"{i}.jpg" for i in range(len(x))]
-    return Features(np.float32(x), np.array(labels), np.array(names), np.array([*classes]), root)
+    return Features(
+        np.float32(x),
+        labels=np.array(labels),
+        names=np.array(names),
+        classes=np.array([*classes]),
+        root=root,
+    )
 
 
 def clusters(counts, spread, seed=0):

@@ -23,11 +23,11 @@ def scores(seed, V=2, half=False):
     posteriors = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     return Scores(
         posteriors.astype(np.float16 if half else np.float32),
-        labels,
-        np.array([f"{i % CLASSES}/{i:03}.jpg" for i in range(N)]),
-        np.array([f"class {i}" for i in range(CLASSES)]),
-        "pictures",
-        [dict(config=f"net{seed}", views=["dense"] * V, scales=list(range(V)))],
+        labels=labels,
+        names=np.array([f"{i % CLASSES}/{i:03}.jpg" for i in range(N)]),
+        classes=np.array([f"class {i}" for i in range(CLASSES)]),
+        root="pictures",
+        protocols=[dict(config=f"net{seed}", views=["dense"] * V, scales=list(range(V)))],
     )
 
 

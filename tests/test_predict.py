@@ -255,7 +255,7 @@ try:
 finally:
     assert not {"torch", "cv2", "mmcv", "matplotlib"} & sys.modules.keys()
 """
-    for tool in ("predict", "dataset_stats"):
+    for tool in ("predict", "score_map", "describe", "dataset_stats"):
         subprocess.run(
             [sys.executable, "-c", code, ROOT / f"tools/{tool}.py", "--help"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},

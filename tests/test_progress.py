@@ -50,8 +50,14 @@ def save(file, images=3, classes=12, **changes):
     V = len(protocol["views"])
     names = np.array([f"{i}.jpg" for i in range(images)])
     posteriors = np.full((images, V, classes), 1 / classes, np.float16)
-    labels = np.zeros(images, int)
-    Scores(posteriors, labels, names, np.arange(classes), "", [protocol]).save(file)
+    Scores(
+        posteriors,
+        labels=np.zeros(images, int),
+        names=names,
+        classes=np.arange(classes),
+        root="",
+        protocols=[protocol],
+    ).save(file)
     return file
 
 

@@ -416,11 +416,11 @@ def make_up(command, tree, run):
     names = sorted(str(f.relative_to(tree)) for f in tree.rglob("val/*/*.jpg"))
     Scores(
         p.astype(np.float32),
-        labels,
-        np.array([names[i % len(names)] for i in range(n)]),
-        np.array(["green", "red"]),
-        str(tree),
-        [
+        labels=labels,
+        names=np.array([names[i % len(names)] for i in range(n)]),
+        classes=np.array(["green", "red"]),
+        root=str(tree),
+        protocols=[
             dict(
                 config=config,
                 arch=row.arch,

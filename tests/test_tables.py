@@ -49,11 +49,11 @@ def scores(arch, S, pairs, **changes):
     assert protocol.keys() == Protocol.__dataclass_fields__.keys()
     return Scores(
         np.stack([posteriors(arch, S, view, Q) for view, Q in pairs], 1),
-        LABELS,
-        np.array([f"{i:04}.jpg" for i in range(N)]),
-        np.array([f"class {i}" for i in range(CLASSES)]),
-        "pictures",
-        [protocol | changes],
+        labels=LABELS,
+        names=np.array([f"{i:04}.jpg" for i in range(N)]),
+        classes=np.array([f"class {i}" for i in range(CLASSES)]),
+        root="pictures",
+        protocols=[protocol | changes],
     )
 
 

@@ -5,23 +5,14 @@ python tools/describe.py configs/demo.py
 python tools/describe.py configs/vgg16_d_jitter.py --size 384 512
 """
 
-import argparse
-
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.config import DictAction
+    from vgg_mm.arguments import parser
 
-    from vgg_mm.launch import load_config
-    from vgg_mm.models.describe import build, crop_side, describe, layer_table
-    from vgg_mm.models.lesson import lesson
-
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    args.add_argument("config", nargs="?", help="a config; default: the paper's six nets")
+    args = parser(__doc__, nargs="?", help="a config; default: the paper's six nets")
     args.add_argument(
         "--size",
         type=int,
@@ -29,15 +20,12 @@ def main() -> None:
         metavar="PIXELS",
         help="the image's height and width, or one number for both; default: the training crop's",
     )
-    args.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override the config, such as model.backbone.width=16",
-    )
-    args.set_defaults(work_dir=None, launcher="none")
     args = args.parse_args()
+
+    from vgg_mm.launch import load_config
+    from vgg_mm.models.describe import build, crop_side, describe, layer_table
+    from vgg_mm.models.lesson import lesson
+
     if args.config is None:
         print(lesson())
         return

@@ -6,7 +6,6 @@ python tools/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_photos --
 Draws each picture with its most probable classes, as a PNG.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -14,35 +13,24 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.config import DictAction
+    from vgg_mm.arguments import parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="the config that the net was trained with")
-    parser.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
-    parser.add_argument(
+    args = parser(__doc__)
+    args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
+    args.add_argument(
         "pictures", type=Path, help="a picture, or a folder; pictures count at any depth"
     )
-    parser.add_argument(
+    args.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
         default=Path("predictions"),
         help="where to draw; default: %(default)s",
     )
-    parser.add_argument(
+    args.add_argument(
         "--top", type=int, metavar="K", default=5, help="how many classes; default: %(default)s"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override the config, such as model.head.num_classes=10",
-    )
-    parser.set_defaults(work_dir=None, launcher="none")
-    args = parser.parse_args()
+    args = args.parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: show 1 class or more.")
     if not args.pictures.exists():

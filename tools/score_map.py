@@ -9,7 +9,6 @@ saw, pixel 32 j + 16 k of the rescaled picture for position j and a kernel of si
 stretched to the picture's edges, near which no window is centred. The larger Q, the finer the map.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -17,36 +16,25 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.config import DictAction
+    from vgg_mm.arguments import parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="the config that the net was trained with")
-    parser.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
-    parser.add_argument("picture", type=Path, help="a picture")
-    parser.add_argument(
+    args = parser(__doc__)
+    args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
+    args.add_argument("picture", type=Path, help="a picture")
+    args.add_argument(
         "--scales",
         nargs="+",
         type=int,
         metavar="Q",
         help="the picture's shortest sides; default: the config's",
     )
-    parser.add_argument(
+    args.add_argument(
         "--top", type=int, metavar="K", default=3, help="how many classes; default: %(default)s"
     )
-    parser.add_argument(
+    args.add_argument(
         "--out", type=Path, default=Path("score_map.png"), help="the PNG; default: %(default)s"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override the config, such as model.head.num_classes=10",
-    )
-    parser.set_defaults(work_dir=None, launcher="none")
-    args = parser.parse_args()
+    args = args.parse_args()
     if not 1 <= args.top <= 20:
         raise UserError(f"--top {args.top}: show 1 to 20 classes.")
     if not args.picture.is_file():

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from vgg_mm import arguments
 from vgg_mm.errors import UserError
 from vgg_mm.mim import config_file
 from vgg_mm.paper import stages
@@ -29,18 +30,8 @@ torch.set_flush_denormal(True)
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that training and testing share."""
-    args = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    args.add_argument("config", help="a config, such as vgg16_d_jitter or my/config.py")
+    args = arguments.parser(description)
     args.add_argument("--work-dir", help="where to write; default work_dirs/CONFIG")
-    args.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override the config, such as train_cfg.max_epochs=10",
-    )
     args.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     args.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return args

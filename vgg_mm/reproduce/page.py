@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,17 @@ table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tab
 figure { margin: 1.5rem 0; }
 th, td { border-bottom: 1px solid #d5dade; padding: 0.25rem 0.6rem; text-align: left;
   vertical-align: top; white-space: nowrap; }
-td.long { white-space: normal; min-width: 14rem; }
+td.long { white-space: normal; min-width: 8rem; }
+td.part { white-space: normal; font-weight: 600; padding-top: 0.7rem; }
 pre { overflow-x: auto; background: #f3f5f7; padding: 0.7rem; font-size: 0.8rem; }
+@media (max-width: 30rem) { th, td { padding: 0.25rem 0.3rem; } td.long { min-width: 6rem; } }
 img { max-width: 100%; height: auto; }
 """
+
+
+def _code(text: str) -> str:
+    """Text as HTML; what stands between backticks is code."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,14 @@ class Text:
 
     def html(self) -> str:
         """As HTML."""
-        return f"<p>{html.escape(self.text)}</p>"
+        return f"<p>{_code(self.text)}</p>"
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table; cells may hold line breaks. On a phone it scrolls in a box of its own.
+
+    A row whose first cell alone is filled is a heading for those below it.
 
     Attributes:
         caption: Its name.
@@ -83,8 +93,10 @@ class Grid:
         """As HTML."""
 
         def line(row: Sequence[str], tag: str) -> str:
+            if tag == "td" and not any(row[1:]):  # a heading within the table
+                return f"<tr><td class=part colspan={len(row)}>{html.escape(row[0])}</td></tr>"
             cells = (
-                f"<{tag}{' class=long' if max(map(len, cell.split(chr(10)))) > 40 else ''}>"
+                f"<{tag}{' class=long' if max(map(len, cell.split(chr(10)))) > 24 else ''}>"
                 f"{html.escape(cell.strip()).replace(chr(10), '<br>')}</{tag}>"
                 for cell in row
             )

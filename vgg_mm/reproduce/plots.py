@@ -33,7 +33,7 @@ def _axes(height: float = 3.6, **labels: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":  # 0.1 and not 10^-1
-            axis.set_major_formatter(LogFormatter())
+            axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(LogFormatter())
     return figure, axes
 

@@ -131,22 +131,24 @@ def _claims(results: Results) -> Iterable[Block]:
         "parts holds if all parts do, and does not hold if one does not. Differences are of top-1 "
         "error, in points: the first minus the second."
     )
-    header = ["claim", "difference", "in the paper", f"here [{LEVEL}% interval]", "verdict"]
+    header = ["difference", "verdict", f"here\n[{LEVEL}%]", "in the\npaper"]
     rows, undecided = [header], []
     for number, claim in enumerate(CLAIMS, 1):
         verdicts = [results.judge(part) for part in claim.parts]
         known = [verdict for verdict in verdicts if verdict]
         whole = joint([v.verdict for v in known]) if len(known) == len(verdicts) else "not measured"
-        for i, (part, verdict) in enumerate(zip(claim.parts, verdicts, strict=True)):
-            name = f"{number}. {claim.text}" if i == 0 else ""
-            rows.append([name, part.text, f"{part.papers:+.1f}", *_cells(verdict)])
+        rows.append([f"{number}. {claim.text}", "", "", ""])
+        for part, verdict in zip(claim.parts, verdicts, strict=True):
+            rows.append([part.text, *_cells(verdict), f"{part.papers:+.1f}"])
             if verdict and verdict.verdict not in (HOLDS, FAILS):
                 undecided.append([f"{number}. {part.text}", *_sizes(verdict, part, results)])
         if len(claim.parts) > 1:
-            rows.append(["", "together", "", "", whole])
+            rows.append(["together", whole, "", ""])
+    if results.ablations:
+        rows.append(["Ablations: PCA lighting and scale jitter lower the error.", "", "", ""])
     for ablation in results.ablations:
         verdict = results.judge_ablation(ablation)
-        rows.append(["Ablation", f"{ablation.text}: minus with it", "-", *_cells(verdict)])
+        rows.append([f"{ablation.text}: minus with it", *_cells(verdict), "-"])
         if verdict.verdict not in (HOLDS, FAILS):
             undecided.append([ablation.text, *_sizes(verdict, None, results)])
     yield Grid(
@@ -177,9 +179,9 @@ def _claims(results: Results) -> Iterable[Block]:
 
 def _cells(verdict: Verdict | None) -> list[str]:
     if verdict is None:
-        return ["-", "not measured"]
-    shown = f"{verdict.difference:+.1f} [{verdict.low:+.1f}; {verdict.high:+.1f}]"
-    return [shown, verdict.verdict]
+        return ["not measured", "-"]
+    shown = f"{verdict.difference:+.1f}\n[{verdict.low:+.1f}; {verdict.high:+.1f}]"
+    return [verdict.verdict, shown]
 
 
 def _sizes(verdict: Verdict, part: Part | None, results: Results) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,11 +29,11 @@ class FeatureExtractor(TestTime):
     other image.
 
     Args:
-        module: The classifier, or its config; its backbone must be a :class:`vgg_mm.VGG`. Nothing
-            past the layer need be there.
+        module: As :class:`TestTime` takes it; its backbone must be a :class:`vgg_mm.VGG`, and
+            nothing past the layer need be there.
         layer: A conv's name, such as ``'conv5_3'``, or ``fc6``, ``fc7`` or ``fc8``.
         stack: Whether to stack the scales.
-        flip: Whether to average with the mirror image.
+        flip: As :class:`TestTime` takes it.
 
     Raises:
         UserError: If the net has no such layer.
@@ -96,25 +96,17 @@ class FeatureExtractor(TestTime):
 class Features(Stored):
     """The descriptors of a data set.
 
+    ``labels`` may be those of a multi-label set (N, classes): 1 where the class is in the image, -1
+    where it is not, 0 where it does not count (VOC's "difficult"). The protocol has ``layer`` and
+    ``stack`` besides.
+
     Args:
         features: (N, D), of L2 norm 1 each.
-        labels: Class numbers (N,); or of a multi-label set (N, classes): 1 where the class is in
-            the image, -1 where it is not, 0 where it does not count (VOC's "difficult").
-        names: (N,) the images' paths below ``root``.
-        classes: The classes' names.
-        root: The folder of the images.
-        protocols: How they were made: a :class:`vgg_mm.testing.Protocol` with ``layer`` and
-            ``stack``.
     """
 
     made_by = "tools/extract_features.py"
 
     features: np.ndarray
-    labels: np.ndarray
-    names: np.ndarray
-    classes: np.ndarray
-    root: str
-    protocols: list[dict] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
         """``images`` and ``dimensions``, their numbers."""

@@ -52,8 +52,7 @@ def fuse(named: Iterable[tuple[str | Path, Scores]], weights: Sequence[float]) -
         posteriors = posteriors + weight * scores.mean()  # (N, classes)
         protocols += scores.protocols
     assert first is not None
-    same = first[1]
-    return Scores(posteriors[:, None], same.labels, same.names, same.classes, same.root, protocols)
+    return replace(first[1], posteriors=posteriors[:, None], protocols=protocols)
 
 
 def check_same_data(name: str | Path, scores: Scores, other: str | Path, others: Scores) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,10 +44,25 @@ class Protocol:
     sha256: str
 
 
+@dataclass(kw_only=True)
 class Stored:
-    """A dataclass of what a test leaves behind, as a file ``.npz``."""
+    """What a test leaves behind of every image, as a file ``.npz``.
+
+    Args:
+        labels: (N,) class numbers.
+        names: (N,) the images' paths below ``root``.
+        classes: The classes' names.
+        root: The folder of the images.
+        protocols: Those of the models that made it; several after fusion.
+    """
 
     made_by: ClassVar[str]  # the tool, for messages
+
+    labels: np.ndarray
+    names: np.ndarray
+    classes: np.ndarray
+    root: str
+    protocols: list[dict] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays as ``.npz``, whole or not at all."""
@@ -65,7 +80,7 @@ class Stored:
         what = cls.__name__.lower()
         try:
             with np.load(path, allow_pickle=False) as saved:
-                arrays = {name: saved[name] for name in cls.__dataclass_fields__}
+                arrays = {each.name: saved[each.name] for each in fields(cls)}
         except FileNotFoundError:
             raise UserError(f"no {what} {path}; {cls.made_by} writes them.") from None
         except (KeyError, ValueError, OSError, EOFError) as error:
@@ -80,21 +95,11 @@ class Scores(Stored):
 
     Args:
         posteriors: (N, V, classes), one for each pair of a view and a scale.
-        labels: (N,) class numbers.
-        names: (N,) the images' paths below ``root``.
-        classes: The classes' names.
-        root: The folder of the images.
-        protocols: Those of the models whose posteriors these are; several after fusion.
     """
 
     made_by = "tools/test.py --out"
 
     posteriors: np.ndarray
-    labels: np.ndarray
-    names: np.ndarray
-    classes: np.ndarray
-    root: str
-    protocols: list[dict] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
         """``top1`` and ``top5``, the errors in %."""
@@ -118,7 +123,7 @@ class Scores(Stored):
                 raise KeyError(pair)
         part = dict(protocol, views=[v for v, _ in wanted], scales=[Q for _, Q in wanted])
         chosen = self.posteriors[:, [pairs.index(pair) for pair in wanted]]
-        return Scores(chosen, self.labels, self.names, self.classes, self.root, [part])
+        return replace(self, posteriors=chosen, protocols=[part])
 
     def error(self, k: int) -> float:
         """The top-k error in %; a tie, or a score that is no number, is an error."""
@@ -259,11 +264,11 @@ class SaveScores(BaseMetric):
         multi_label = self.dataset_meta.get("multi_label", False)
         stored = self.stored(
             values[order].astype(self.dtype),  # a part may have been kept with another
-            labels[order] if multi_label else labels[order, 0],
-            np.array([os.path.relpath(name, root) for name in names.tolist()]),
-            np.array(self.dataset_meta["classes"]),
-            root,
-            [self.protocol],
+            labels=labels[order] if multi_label else labels[order, 0],
+            names=np.array([os.path.relpath(name, root) for name in names.tolist()]),
+            classes=np.array(self.dataset_meta["classes"]),
+            root=root,
+            protocols=[self.protocol],
         )
         stored.save(self.file)
         for part in self.parts.iterdir():

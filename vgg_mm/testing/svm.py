@@ -81,10 +81,10 @@ def joined(train: Features, test: Features) -> tuple[Features, Split]:
         )
     both = Features(
         np.concatenate([train.features, test.features]),
-        np.concatenate([train.labels, test.labels]),
-        np.concatenate([train.names, test.names]),
-        train.classes,
-        train.root,
+        labels=np.concatenate([train.labels, test.labels]),
+        names=np.concatenate([train.names, test.names]),
+        classes=train.classes,
+        root=train.root,
     )
     n = len(train.names)
     return both, lambda _, at: [(np.flatnonzero(at < n), np.flatnonzero(at >= n))]

@@ -1,0 +1,30 @@
+"""The arguments that all tools with a config share; without torch, for a ``--help`` at once."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def parser(description: str, **config: object) -> argparse.ArgumentParser:
+    """A parser of a config and its overrides, as :func:`vgg_mm.launch.load_config` reads them.
+
+    Args:
+        description: The tool's.
+        config: What is special about the argument ``config``, such as ``nargs='?'``.
+    """
+    args = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    usual = dict(help="a config, such as vgg16_d_jitter or my/config.py")
+    args.add_argument("config", **{**usual, **config})
+    args.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override the config, such as model.head.num_classes=10",
+    )
+    args.set_defaults(work_dir=None, launcher="none")
+    return args
