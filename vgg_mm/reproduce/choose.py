@@ -42,7 +42,7 @@ def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
     steps, runs = [], {}
     for lr in rates:
         # Everything that is compared is in the folder's name.
-        name = f"width{scale.width}_epochs{scale.epochs}_lr{lr:g}"
+        name = f"width{scale.width}_batch{scale.batch}_epochs{scale.epochs}_lr{lr:g}"
         runs[lr] = Run(0, 0, data, root / "choose" / name)
         plan = make_plan(replace(scale, lr=lr), [runs[lr]])
         steps += [step for step in plan if step.name in NETS]

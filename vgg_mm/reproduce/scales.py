@@ -83,8 +83,8 @@ class Scale:
 
 _CHOSEN = (
     "The recipe is the same for all nets, and every net sees the same number of images. `--choose` "
-    "compares learning rates with nets A and E on a part of the training pictures; the validation "
-    "pictures have no part in it."
+    "tries it with nets A and E on a part of the training pictures; the validation pictures have "
+    "no part in it."
 )
 SCALES = {
     scale.name: scale
