@@ -138,16 +138,23 @@ class VGG(BaseModule):
 
     def _stage(self, i: int, x: Tensor) -> tuple[Tensor, dict[int | str, Tensor]]:
         taps: dict[int | str, Tensor] = {}
+        last = self.stages[i][-1]
+        pooled = i in self.out_indices or i + 1 < len(self.stages)
+        # A ReLU commutes with a pool, after which it costs a quarter.
+        relu_last = pooled and last.kernel and last.name not in self.out_indices
         for layer in self.stages[i]:
             x = self.get_submodule(layer.name)(x)
             if layer.kernel:
                 if self.with_norm:
                     x = self.get_submodule(layer.bn)(x)
-                x = F.relu(x, inplace=True)
+                if not (relu_last and layer is last):
+                    x = F.relu(x, inplace=True)
             if layer.name in self.out_indices:
                 taps[layer.name] = x
-        if i in self.out_indices or i + 1 < len(self.stages):
+        if pooled:
             x = self._pool(i, x)
+        if relu_last:
+            x = F.relu(x, inplace=True)
         if i in self.out_indices:
             taps[i] = x
         return x, taps

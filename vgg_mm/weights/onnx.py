@@ -90,8 +90,9 @@ class Graph:
             self._layer(node, attributes, onnx)
         elif op == "Add" and node.input[1] in self.known and self.ops[-1:] == ["layer"]:
             self._take_bias(node.input[1], node, onnx)
-        elif op == "Relu":
-            self.ops.append(op)
+        elif op == "Relu":  # which commutes with a pool
+            at = len(self.ops) - (self.ops[-1:] == ["MaxPool"])
+            self.ops.insert(at, op)
         elif op in ("LRN", "Div"):
             if op == "LRN" and not all(
                 isclose(attributes.get(key, usual), value, rel_tol=1e-5)
