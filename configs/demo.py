@@ -41,7 +41,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=32,  # the pictures are squares; 1 for pictures of several shapes
+    batch_size=1,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
@@ -56,6 +56,6 @@ tta_model = dict(crop_size=crop)
 tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 
 optim_wrapper = dict(optimizer=dict(weight_decay=2e-3))
-train_cfg = dict(max_epochs=75)
+train_cfg = dict(max_epochs=75, val_interval=5)
 param_scheduler = [dict(type="MultiStepLR", milestones=[56, 70])]
 default_hooks = dict(logger=dict(interval=71), checkpoint=dict(interval=5, minutes=None))
