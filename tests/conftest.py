@@ -1,4 +1,7 @@
 import os
+import runpy
+import sys
+from pathlib import Path
 
 # Two workers share two cores: a thread each, and the same in what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -8,6 +11,8 @@ import pytest
 from PIL import Image
 
 from vgg_mm.upstream import FORMATTER
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +43,15 @@ def plain_config_dumps():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FORMATTER, "FormatCode", lambda text, **_: (text, True))
         yield
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Calls a tool by its name, as if typed; returns what it prints."""
+
+    def call(name, *args):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
+        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -246,16 +245,6 @@ def voc(tmp_path):
         lines = [f"00{i} {label:2}\n" for i, label in enumerate(labels)]
         (lists / f"{name}_val.txt").write_text("".join(lines))
     return lists / "val.txt"
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(name, *args):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Weights for other libraries, and back."""
 
 import resource
-import runpy
-import sys
 from types import SimpleNamespace
 
 import onnx
@@ -40,16 +38,6 @@ model = dict(
     data_preprocessor={preprocessor},
 )
 """
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(name, *args):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
 
 
 def trained(folder, arch, norm=None, preprocessor="dict()"):

@@ -34,3 +34,13 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise UserError(
             f"{path} could not be written ({error.strerror or error}); what was there is as it was."
         ) from None
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file, whole or not at all.
+
+    Raises:
+        UserError: As :func:`replacing` does.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())

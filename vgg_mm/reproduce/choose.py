@@ -17,10 +17,10 @@ from vgg_mm.reproduce.run import (
     execute,
     run_plan,
     trial_rates,
-    write_aside,
 )
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.testing.scores import Scores
+from vgg_mm.writing import write_text
 
 NETS = [config_name(arch, 256) for arch in ("A", "E")]  # the shallowest and the deepest
 
@@ -59,4 +59,4 @@ def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
             net: round(Scores.load(run.scores(net)).error(1), 1) for net in NETS
         }
         print(f"{run.folder.name}: top-1 error {tried[run.folder.name]}")
-    write_aside(file, json.dumps(tried, indent=1) + "\n")
+    write_text(file, json.dumps(tried, indent=1) + "\n")

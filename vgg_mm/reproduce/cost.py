@@ -13,9 +13,9 @@ from vgg_mm.errors import UserError
 from vgg_mm.paper import config_name, scaled
 from vgg_mm.reproduce.plan import step_config
 from vgg_mm.reproduce.results import EACH_Q, AnyRow, Results
-from vgg_mm.reproduce.run import write_aside
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.testing.predict import Predictor
+from vgg_mm.writing import write_text
 
 
 def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]:
@@ -57,5 +57,5 @@ def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]
             total += known[key]
         else:
             times[row] = total
-    write_aside(file, json.dumps(known, indent=1) + "\n")
+    write_text(file, json.dumps(known, indent=1) + "\n")
     return times

@@ -28,11 +28,12 @@ from vgg_mm.reproduce.page import (
 )
 from vgg_mm.reproduce.plan import Run, Step
 from vgg_mm.reproduce.results import Results
-from vgg_mm.reproduce.run import Rates, plan_text, read_marker, write_aside
+from vgg_mm.reproduce.run import Rates, plan_text, read_marker
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.reproduce.statistics import DRAWS, FAILS, HOLDS, LEVEL, Verdict, images_needed, joint
 from vgg_mm.testing.scores import Scores, file_sha256
 from vgg_mm.testing.tables import METHODS, make_tables, scores_files
+from vgg_mm.writing import write_text
 
 
 def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root: Path) -> Path:
@@ -61,8 +62,8 @@ def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root:
     blocks += [Heading("Figures"), *_figures(scale, runs, results, root, folder)]
     blocks += [Heading("Pictures"), *_pictures(scale, results, folder)]
     blocks += [Heading("How it was made"), *_settings(scale, runs, steps, root, results)]
-    write_aside(folder / "report.md", as_markdown(blocks))
-    write_aside(folder / "report.html", as_html(title, blocks))
+    write_text(folder / "report.md", as_markdown(blocks))
+    write_text(folder / "report.html", as_html(title, blocks))
     return folder / "report.html"
 
 

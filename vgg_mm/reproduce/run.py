@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from vgg_mm.errors import UserError
 from vgg_mm.reproduce.plan import Run, Step, multiply_adds, step_config
 from vgg_mm.reproduce.scales import Scale
-from vgg_mm.writing import replacing
+from vgg_mm.writing import write_text
 
 START = 8.0  # seconds from a tool's call to its first step, or thereabouts
 TRUST = 30.0  # seconds of real steps that count as much as the trial
@@ -118,12 +118,6 @@ def read_marker(step: Step) -> dict | None:
         return None
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 def check_settings(root: Path, settings: dict, keep: bool = True) -> None:
     """Compares with what a folder's steps were run with, and keeps it where it is new.
 
@@ -139,7 +133,7 @@ def check_settings(root: Path, settings: dict, keep: bool = True) -> None:
     settings = json.loads(json.dumps(settings))
     if not file.exists():
         if keep:
-            write_aside(file, json.dumps(settings, indent=1) + "\n")
+            write_text(file, json.dumps(settings, indent=1) + "\n")
         return
     saved = json.loads(file.read_text())
     different = sorted(key for key in {*saved, *settings} if saved.get(key) != settings.get(key))
@@ -232,7 +226,7 @@ def run_plan(
                 f"{end}\nMend it and type the same again: it goes on from there."
             )
         marker = {"seconds": round(time.monotonic() - start, 1), "whole": whole}
-        write_aside(step.marker, json.dumps(marker))
+        write_text(step.marker, json.dumps(marker))
         rates.add(step, marker)
 
 
