@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from middle import middle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain import ImageClassificationInferencer
@@ -97,7 +98,7 @@ def by_hand(cfg, model, picture):
     """Dense at Q, with the mirror image."""
     image = read_image(str(picture))
     (Q,) = cfg.tta_pipeline[1].scales
-    x = normalised(cfg, rescale(image, Q))
+    x = normalised(cfg, middle(rescale(image, Q)))
     return (posterior(model, x) + posterior(model, x.flip(3))) / 2
 
 
@@ -235,9 +236,12 @@ def test_a_drawing_shows_the_picture_and_a_bar_a_class(tmp_path):
 
 def test_mmpretrains_inferencer(cfg, model, checkpoint, folder):
     inferencer = ImageClassificationInferencer(str(CONFIG), pretrained=str(checkpoint))
-    Q = cfg.test_dataloader.dataset.pipeline[1].Q
+    _, rescaling, crop, _ = cfg.test_dataloader.dataset.pipeline
+    Q, size = rescaling.Q, crop.size
     for name in ("wide.png", "deep/tall.JPG"):
         image = rescale(read_image(str(folder / name)), Q)
+        top, left = ((side - size) // 2 for side in image.shape[:2])
+        image = image[top : top + size, left : left + size]
         expected = posterior(model, normalised(cfg, image)).numpy()
         (result,) = inferencer(str(folder / name))
         np.testing.assert_allclose(result["pred_scores"], expected, rtol=1e-4, atol=1e-6)

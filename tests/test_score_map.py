@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from middle import middle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -83,19 +84,19 @@ def tool(monkeypatch, capsys):
 @pytest.mark.parametrize("kernel", [1, 2, 7])
 def test_values_lie_in_the_middle_of_their_windows(kernel):
     h, w = 3, 5
-    height, width = 32 * (h + kernel - 1) + 9, 32 * (w + kernel - 1) + 31  # ends no window sees
+    height, width = 32 * (h + kernel - 1) + 9, 32 * (w + kernel - 1) + 31  # 4 and 15 left unseen
     ramp = np.add.outer(100 * np.arange(h), np.arange(w)).astype(np.float32)
     placed = place(ramp, height, width, kernel)
     assert placed.shape == (height, width)
     for i in range(h):
         for j in range(w):
-            y, x = 32 * i + 16 * kernel, 32 * j + 16 * kernel
+            y, x = 4 + 32 * i + 16 * kernel, 15 + 32 * j + 16 * kernel
             around = placed[y - 1 : y + 1, x - 1 : x + 1].mean()  # the centre is their corner
             assert around == pytest.approx(ramp[i, j], abs=1)
     filled = np.argwhere(~np.isnan(placed))
     margin = 16 * (kernel - 1)
-    assert filled.min(0).tolist() == [margin, margin]
-    assert filled.max(0).tolist() == [margin + 32 * h - 1, margin + 32 * w - 1]
+    assert filled.min(0).tolist() == [margin + 4, margin + 15]
+    assert filled.max(0).tolist() == [margin + 4 + 32 * h - 1, margin + 15 + 32 * w - 1]
     assert len(filled) == 32 * h * 32 * w
 
 
@@ -122,7 +123,7 @@ def test_maps_are_the_heads_softmax_at_every_position(cfg, model, picture):
     for Q, (image, posteriors) in zip([64, 100], maps, strict=True):
         rgb = rescale(read_image(picture), Q)[..., ::-1]
         assert (image == rgb).all()
-        x = (torch.from_numpy(rgb.astype(np.float32)) - mean) / std
+        x = (torch.from_numpy(middle(rgb).astype(np.float32)) - mean) / std
         with torch.no_grad():
             scores = model.head.score_map(model.backbone(x.permute(2, 0, 1)[None]))[0]
         expected = scores.exp() / scores.exp().sum(0)

@@ -82,6 +82,17 @@ def test_on_a_training_crop_it_is_the_plain_net(classifier):
     )
 
 
+@torch.no_grad()
+def test_a_side_that_is_no_multiple_of_32_loses_its_rest_at_both_ends(classifier):
+    (image,) = images((64 + 23, 96 + 5))
+    got = scores(TestTime(classifier, flip=False), [image])[0]
+    assert torch.allclose(got, by_hand(classifier, image[:, 11:75, 2:98]), atol=1e-6)
+    ceil = MODELS.build(CLASSIFIER | dict(backbone=CLASSIFIER["backbone"] | dict(ceil_mode=True)))
+    ceil.load_state_dict(classifier.state_dict())  # pools that drop nothing
+    got = scores(TestTime(ceil.eval(), flip=False), [image])[0]
+    assert torch.allclose(got, by_hand(ceil, image), atol=1e-6)
+
+
 def test_multi_scale_makes_an_unpadded_image_for_each_q():
     image = np.zeros((100, 200, 3), np.uint8)
     out = MultiScale([50, 100, 150]).transform(dict(img=image))["img"]

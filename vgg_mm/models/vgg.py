@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,7 @@ class VGG(BaseModule):
     def _stage(self, i: int, x: Tensor) -> tuple[Tensor, dict[int | str, Tensor]]:
         taps: dict[int | str, Tensor] = {}
         last = self.stages[i][-1]
-        pooled = i in self.out_indices or i + 1 < len(self.stages)
+        pooled = self._pooled(i)
         # A ReLU commutes with a pool, after which it costs a quarter.
         relu_last = pooled and last.kernel and last.name not in self.out_indices
         for layer in self.stages[i]:
@@ -158,6 +159,14 @@ class VGG(BaseModule):
         if i in self.out_indices:
             taps[i] = x
         return x, taps
+
+    @property
+    def stride(self) -> int:
+        """Pixels between neighbouring positions of the last map: 32 for a whole net."""
+        return prod(self.pool_strides[i] for i in range(len(self.stages)) if self._pooled(i))
+
+    def _pooled(self, i: int) -> bool:
+        return i in self.out_indices or i + 1 < len(self.stages)
 
     def _pool(self, i: int, x: Tensor) -> Tensor:
         if self.pool_strides[i] == 1:

@@ -169,10 +169,9 @@ def _claims(results: Results) -> Iterable[Block]:
         )
     yield Text(
         "Why a claim may not hold here that holds on ImageNet: the nets are narrow and the "
-        "pictures few, so depth buys less than it costs in training. A dense score map also "
-        "drops what is left over after five poolings: the paper's Q are multiples of 32, these are "
-        "not, so that dense evaluation misses a margin at the right and the bottom which the crops "
-        "see."
+        "pictures few, so depth buys less than it costs in training. A dense run also sees no "
+        "more of an image than its middle, the sides cut to multiples of 32: the paper's Q are such "
+        "multiples, these are not, so that dense evaluation misses a margin which the crops see."
         if results.scale.crop != 224
         else "The claims are tested at the paper's own size."
     )

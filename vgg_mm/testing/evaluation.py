@@ -42,6 +42,7 @@ class TestTime(BaseTTAModel):
     """Dense evaluation, multi-crop evaluation, or both, of any classifier of mmpretrain.
 
     - ``dense``: the net runs over the whole image, and its class scores are averaged over space.
+      Of a VGG it is the middle of the image, its sides multiples of 32 (:meth:`seen`).
     - ``crops``: the net runs over a regular grid of crops that reaches all four edges.
 
     The posteriors (soft-max) of a view, of its mirror image, of all crops and of all scales are
@@ -141,7 +142,20 @@ class TestTime(BaseTTAModel):
 
     def _dense(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the whole image."""
-        return self._with_mirrored(x.unbind())
+        return self._with_mirrored(self.seen(x).unbind())
+
+    def seen(self, x: Tensor) -> Tensor:
+        """The part of images (n, 3, H, W) that a dense run sees, as a view.
+
+        Of a side that is no multiple of the stride a VGG's pools drop the rest at its end: of 55
+        pixels the last 23. Here it is taken off both ends evenly, for what is there matters least.
+        """
+        backbone = self.module.backbone
+        if isinstance(backbone, VGG) and not backbone.ceil_mode:
+            for dim in (-2, -1):
+                rest = x.shape[dim] % backbone.stride
+                x = x.narrow(dim, rest // 2, x.shape[dim] - rest)
+        return x
 
     def _multi_crop(self, x: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, classes): the average over the grid's crops."""

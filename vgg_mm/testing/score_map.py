@@ -48,7 +48,8 @@ def score_maps(
     maps = []
     for images in pseudo_collate([sample])["inputs"]:
         x = net.data_preprocessor(dict(inputs=images[0][None]))["inputs"]  # (1, 3, H, W)
-        posteriors = net.head.score_map(net.extract_feat(x)).softmax(1)[0]
+        feats = net.extract_feat(predictor.model.seen(x))
+        posteriors = net.head.score_map(feats).softmax(1)[0]
         image = images[0].permute(1, 2, 0).flip(-1)
         maps.append((image.cpu().numpy(), posteriors.cpu().numpy()))
     return maps
@@ -58,11 +59,12 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray
     """Lays a score map over its image, every value where the net looked for it.
 
     Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
-    map, which lie 32 pixels apart: of the image's pixels those from (32 i, 32 j) on, 32 ``kernel``
-    each way. Its value is put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and
-    stands for the 32 x 32 pixels around it; between centres the map is interpolated. The border of
-    the image, where no window has its centre, stays empty: stretched from edge to edge the map
-    would show things where they are not.
+    map, which lie 32 pixels apart: of the pixels that the net sees, the image's middle
+    (:meth:`vgg_mm.TestTime.seen`), those from (32 i, 32 j) on, 32 ``kernel`` each way. Its value is
+    put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and stands for the 32 x 32
+    pixels around it; between centres the map is interpolated. The border of the image, where no
+    window has its centre, stays empty: stretched from edge to edge the map would show things where
+    they are not.
 
     Args:
         cells: The map (h, w) of one class.
@@ -77,8 +79,9 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray
     values = torch.from_numpy(np.ascontiguousarray(cells))[None, None]
     near: Tensor = F.interpolate(values, scale_factor=STRIDE, mode="bilinear", align_corners=False)
     placed = np.full((height, width), np.nan, cells.dtype)
-    start = STRIDE // 2 * (kernel - 1)  # half a window less half a cell
-    placed[start : start + STRIDE * h, start : start + STRIDE * w] = near[0, 0].numpy()
+    border = STRIDE // 2 * (kernel - 1)  # half a window less half a cell
+    top, left = (side % STRIDE // 2 + border for side in (height, width))
+    placed[top : top + STRIDE * h, left : left + STRIDE * w] = near[0, 0].numpy()
     return placed
 
 
