@@ -7,11 +7,13 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -67,7 +69,7 @@ def in_process(step, command):
         runpy.run_path(command[1], run_name="__main__")
     finally:
         sys.stdout = stdout
-    return 0
+    return SimpleNamespace(poll=lambda: 0)
 
 
 # --- the plan
@@ -354,6 +356,55 @@ def test_a_step_that_fails_is_named_with_its_log(tmp_path, jpeg_tree):
     with pytest.raises(UserError, match="status 1.*no room left") as error:
         run.run_plan([step], run.Rates(RATES))
     assert str(step.log) in str(error.value) and not step.marker.exists()
+
+
+def test_as_many_steps_run_at_once_as_asked_for(tmp_path, jpeg_tree):
+    steps, running, most = plan(tmp_path, jpeg_tree), set(), []
+
+    def begin(step, command):
+        assert not step.needs or step.needs.marker.exists()
+        running.add(step.marker)
+        most.append(len(running))
+        polls = iter([None, None, 0, 0])
+        return SimpleNamespace(poll=lambda: next(polls), marker=step.marker)
+
+    def ended(each):
+        if status := poll(each):
+            running.discard(each.step.marker)
+        return status
+
+    poll = run._Running.ended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run._Running, "ended", ended)
+        run.run_plan(steps, run.Rates(RATES), begin, jobs=3)
+    assert all(step.marker.exists() for step in steps)
+    assert len(most) == len(steps) and max(most) == 3
+
+
+def test_the_time_left_is_no_less_than_the_longest_chain(tmp_path, jpeg_tree):
+    steps = [replace(step, work=1e11) for step in plan(tmp_path, jpeg_tree)]
+    rates = run.Rates(RATES)
+    one = rates.seconds(steps[0])
+    assert run.time_left(steps, rates) == pytest.approx(len(steps) * one)
+    assert run.time_left(steps, rates, jobs=2) == pytest.approx(len(steps) / 2 * one)
+    # Net A, D at S = 256, 384 and jittered, and the test of the last.
+    assert run.time_left(steps, rates, jobs=99) == pytest.approx(5 * one)
+
+
+def test_a_failure_ends_what_runs_beside_it(tmp_path, jpeg_tree):
+    a, d, *_ = (step for step in plan(tmp_path, jpeg_tree) if step.kind == "train")
+    sleeping = replace(a, tool=["python", "-c", "import time; time.sleep(60)"], rest=())
+    failing = replace(d, tool=["python", "-c", "exit('no room left')"], start=(), rest=())
+    began, started = time.monotonic(), []
+
+    def begin(step, command):
+        started.append(run.start(step, command, threads=1))
+        return started[-1]
+
+    with pytest.raises(UserError, match="no room left"):
+        run.run_plan([sleeping, replace(failing, needs=None)], run.Rates(RATES), begin, jobs=2)
+    assert time.monotonic() - began < 30 and started[0].returncode == -signal.SIGTERM
+    assert not sleeping.marker.exists()
 
 
 def test_a_folder_is_worked_in_alone(tmp_path):

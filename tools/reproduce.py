@@ -12,6 +12,7 @@ pixels; `imagenet` is the paper. Killed at any point, it goes on when the same i
 import argparse
 import tempfile
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -34,6 +35,13 @@ def main() -> None:
     parser.add_argument("--data-root", help="your own pictures, or where ImageNet is")
     parser.add_argument("--work-dir", type=Path, help="default work_dirs/SCALE; imagenet: here")
     parser.add_argument("--gpus", type=int, metavar="N", help="default: all of this machine")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="steps at once, which share the cores; default: one a core, 8 at most, where narrow "
+        "nets have no GPU; else 1",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="print the commands and their time")
     what.add_argument("--dry-run", action="store_true", help="one step each, then forget it all")
@@ -46,8 +54,8 @@ def main() -> None:
         help="compare learning rates with nets A and E on a part of the training pictures",
     )
     args = parser.parse_args()
-    if min(args.seeds, args.folds) < 1:
-        raise UserError("--seeds and --folds are numbers of 1 or more.")
+    if min(args.seeds, args.folds, args.jobs or 1) < 1:
+        raise UserError("--seeds, --folds and --jobs are numbers of 1 or more.")
 
     import torch
 
@@ -59,9 +67,10 @@ def main() -> None:
         Rates,
         alone,
         check_settings,
-        execute,
         plan_text,
         run_plan,
+        share_of_cores,
+        start,
         trial_rates,
     )
     from vgg_mm.reproduce.scales import SCALES
@@ -71,6 +80,9 @@ def main() -> None:
     processes = max(1, torch.cuda.device_count() if args.gpus is None else args.gpus)
     if scale.batch % processes:
         raise UserError(f"--gpus {processes} cannot share a batch of {scale.batch} evenly.")
+    narrow = not (scale.data or torch.cuda.is_available() or processes > 1)
+    jobs = args.jobs or (min(8, torch.get_num_threads()) if narrow else 1)
+    threads = share_of_cores(jobs)
     pictures = args.data_root or scale.data
     if pictures and args.folds > 1:
         raise UserError("--folds splits the package's pictures alone: leave out --data-root.")
@@ -79,7 +91,7 @@ def main() -> None:
             dry_run.dry_run(scale, pictures, Path(scratch))
         return
     if args.choose:
-        choose(scale, args.choose, root)
+        choose(scale, args.choose, root, jobs)
         return
     if scale.data:
         trees = [data.imagenet(pictures)]
@@ -95,15 +107,16 @@ def main() -> None:
     steps = make_plan(scale, runs, processes)
     settings = asdict(replace(scale, chosen="")) | {"processes": processes, "pictures": pictures}
     if args.plan:
-        print(plan_text(steps, Rates(trial_rates(scale, runs[0], processes), steps)))
+        rates = Rates(trial_rates(scale, runs[0], processes, threads), steps)
+        print(plan_text(steps, rates, jobs))
         return
     if args.report:
         check_settings(root, settings, keep=False)
     else:
         with alone(root) as lock:
             check_settings(root, settings)
-            rates = Rates(trial_rates(scale, runs[0], processes), steps)
-            run_plan(steps, rates, lambda step, command: execute(step, command, lock))
+            rates = Rates(trial_rates(scale, runs[0], processes, threads), steps)
+            run_plan(steps, rates, partial(start, lock=lock, threads=threads), jobs)
     print(f"Report: {write_report(scale, runs, steps, root)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from vgg_mm.paper import config_name
@@ -14,8 +15,9 @@ from vgg_mm.reproduce.run import (
     Rates,
     alone,
     check_settings,
-    execute,
     run_plan,
+    share_of_cores,
+    start,
     trial_rates,
 )
 from vgg_mm.reproduce.scales import Scale
@@ -25,7 +27,7 @@ from vgg_mm.writing import write_text
 NETS = [config_name(arch, 256) for arch in ("A", "E")]  # the shallowest and the deepest
 
 
-def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
+def choose(scale: Scale, rates: Sequence[float], root: Path, jobs: int = 1) -> None:
     """Trains nets A and E at several learning rates, and tests them on pictures held out.
 
     Prints the errors, and keeps them in ``choose.json`` for the report.
@@ -34,6 +36,7 @@ def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
         scale: The sizes and the rest of the recipe.
         rates: The learning rates.
         root: The reproduction's folder; the pictures are the demo's.
+        jobs: How many steps run at once.
 
     Raises:
         UserError: If a step fails, or a rate was tried with another recipe.
@@ -49,8 +52,9 @@ def choose(scale: Scale, rates: Sequence[float], root: Path) -> None:
     with alone(root / "choose") as lock:
         for lr, run in runs.items():
             check_settings(run.folder, asdict(replace(scale, lr=lr, chosen="")))
-        rates_now = Rates(trial_rates(scale, steps[0].run), steps)
-        run_plan(steps, rates_now, lambda step, command: execute(step, command, lock))
+        threads = share_of_cores(jobs)
+        rates_now = Rates(trial_rates(scale, steps[0].run, threads=threads), steps)
+        run_plan(steps, rates_now, partial(start, lock=lock, threads=threads), jobs)
 
     file = root / "choose.json"
     tried = json.loads(file.read_text()) if file.exists() else {}

@@ -9,15 +9,13 @@ from vgg_mm.demo import unpack
 from vgg_mm.reproduce.data import folders
 from vgg_mm.reproduce.plan import Run, make_plan
 from vgg_mm.reproduce.report import write_report
-from vgg_mm.reproduce.run import Execute, Rates, execute, run_plan
+from vgg_mm.reproduce.run import Rates, Start, run_plan, start
 from vgg_mm.reproduce.scales import SMALL, Scale
 
 _WORKERS = {key: value for key, value in SMALL.items() if "workers" in key}
 
 
-def dry_run(
-    scale: Scale, pictures: str | Path | None, scratch: Path, execute: Execute = execute
-) -> None:
+def dry_run(scale: Scale, pictures: str | Path | None, scratch: Path, start: Start = start) -> None:
     """Trains every model for a step of two images, and tests it on one; writes a report of that.
 
     All nets are narrow, whatever the scale; then net D, and net A that it starts from, come at
@@ -27,7 +25,7 @@ def dry_run(
         scale: The sizes.
         pictures: The tree; default: the demo's.
         scratch: An empty folder to work in.
-        execute: As in :func:`vgg_mm.reproduce.run.run_plan`.
+        start: As in :func:`vgg_mm.reproduce.run.run_plan`.
     """
     data = folders(pictures or unpack(scratch / "data"), measure=False)
     few = {"train_dataloader.dataset.dataset.indices": 2} | {
@@ -41,6 +39,6 @@ def dry_run(
         *make_plan(narrow, [replace(all_nets, data=one_step)]),
         *make_plan(full, [replace(full_size, data=one_step)], archs=("A", "D")),
     ]
-    run_plan(steps, Rates({"train": 1e10, "test": 1e10}), execute)
+    run_plan(steps, Rates({"train": 1e10, "test": 1e10}), start)
     write_report(narrow, [steps[0].run], steps, scratch)
     print(f"All {len(steps)} steps and the report ran without error.")

@@ -106,6 +106,7 @@ class Step:
         tool: The command up to what it starts from.
         start: What a training starts from; ``--resume`` takes its place.
         rest: The remaining arguments.
+        needs: The step of the run without whose checkpoint it cannot start.
         work: Multiply-adds, backward passes included.
         work_dir: A training's.
         epochs: A training's.
@@ -118,6 +119,7 @@ class Step:
     tool: Sequence[str]
     start: Sequence[str] = ()
     rest: Sequence[str] = ()
+    needs: Step | None = field(default=None, compare=False, repr=False)
     work: float = field(default=0, compare=False)
     work_dir: Path | None = None
     epochs: int = 0
@@ -175,26 +177,29 @@ def _arch(step: Step) -> str:
 
 
 def _run_steps(scale: Scale, run: Run, processes: int) -> Iterator[Step]:
+    trained: dict[Training, Step] = {}
     for training in TRAININGS:
         config = config_name(*training)
-        yield _train(scale, run, processes, training, config, _start(run, *training))
+        before = trained.get(_before(*training))
+        trained[training] = _train(scale, run, processes, training, config, before)
+        yield trained[training]
         views, scales = scores_needed(*training)
-        yield _test(scale, run, processes, training, config, views, scales, run.scores(config))
+        out = run.scores(config)
+        yield _test(scale, run, processes, training, trained[training], views, scales, out)
     for ablation in ablations(scale.crop):
         training, name = ablation.training, ablation.name
-        start = _start(run, *training)
-        yield _train(scale, run, processes, training, name, start, ablation.options)
+        before = trained.get(_before(*training))
+        step = _train(scale, run, processes, training, name, before, ablation.options)
+        yield step
         out = run.ablation(name)
-        yield _test(scale, run, processes, training, name, "dense", [ablation.Q], out)
+        yield _test(scale, run, processes, training, step, "dense", [ablation.Q], out)
 
 
-def _start(run: Run, arch: str, S: int | tuple[int, int]) -> list[str]:
+def _before(arch: str, S: int | tuple[int, int]) -> Training | None:
     """Net A and A-LRN start new, other nets from net A, a larger S from the next smaller one."""
     if S == 256:
-        best = run.work_dir(config_name("A", 256)) / "best.pth"
-        return [] if arch in ("A", "A-LRN") else ["--init-from-a", str(best)]
-    smaller = 256 if S == 384 else 384
-    return ["--start-from", str(run.work_dir(config_name(arch, smaller)) / "best.pth")]
+        return None if arch in ("A", "A-LRN") else ("A", 256)
+    return (arch, 256 if S == 384 else 384)
 
 
 def _tool(name: str, processes: int, *arguments: str) -> list[str]:
@@ -209,16 +214,21 @@ def _train(
     processes: int,
     training: Training,
     name: str,
-    start: list[str],
+    before: Step | None,
     further: dict[str, object] | None = None,
 ) -> Step:
     config, work_dir = config_file(*training), run.work_dir(name)
     changes = options(scale, *training, run.data, run.seed, processes, further)
     where = [] if work_dir == Path("work_dirs", Path(config).stem) else ["--work-dir", work_dir]
     images = run.data.train * scale.epochs
+    start = []
+    if before:
+        option = "--init-from-a" if training[1] == 256 else "--start-from"
+        start = [option, str(before.work_dir / "best.pth")]
     return Step(
         *("train", name, run, _tool("train", processes, config), start),
         rest=[*map(str, where), *as_arguments(changes)],
+        needs=before,
         work=3 * images * multiply_adds(scale, training[0], scale.crop, run.data.classes),
         work_dir=work_dir,
         epochs=scale.epochs,
@@ -231,19 +241,19 @@ def _test(
     run: Run,
     processes: int,
     training: Training,
-    name: str,
+    trained: Step,
     views: str,
     scales: Sequence[int],
     out: Path,
 ) -> Step:
-    config, crop = config_file(*training), scale.crop
+    config, crop, name = config_file(*training), scale.crop, trained.name
     sides = [scaled(Q, crop) for Q in scales]
     changes = {
         key: value
         for key, value in options(scale, *training, run.data).items()
         if key.startswith(FOR_TESTS)
     }
-    best = run.work_dir(name) / "best.pth"
+    best = trained.work_dir / "best.pth"
     arguments = ["--views", views, "--scales", *map(str, sides), "--out", str(out)]
     if changes:  # the log's folder
         arguments += ["--work-dir", str(run.folder / "tests" / name)]
@@ -255,6 +265,7 @@ def _test(
     return Step(
         *("test", name, run, _tool("test", processes, config, str(best))),
         rest=[*arguments, *as_arguments(changes)],
+        needs=trained,
         work=run.data.val * work,
     )
 

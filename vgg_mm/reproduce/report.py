@@ -169,8 +169,8 @@ def _claims(results: Results) -> Iterable[Block]:
         )
     yield Text(
         "Why a claim may not hold here that holds on ImageNet: the nets are narrow and the "
-        "pictures few, so depth buys less than it costs in training. A dense run also sees no "
-        "more of an image than its middle, the sides cut to multiples of 32: the paper's Q are such "
+        "pictures few, so depth buys less than it costs in training. A dense run also sees of "
+        "an image its middle alone, the sides cut to multiples of 32: the paper's Q are such "
         "multiples, these are not, so that dense evaluation misses a margin which the crops see."
         if results.scale.crop != 224
         else "The claims are tested at the paper's own size."

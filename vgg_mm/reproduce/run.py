@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -20,7 +20,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress
 
 from vgg_mm.errors import UserError
 from vgg_mm.reproduce.plan import Run, Step, multiply_adds, step_config
@@ -29,7 +29,7 @@ from vgg_mm.writing import write_text
 
 START = 8.0  # seconds from a tool's call to its first step, or thereabouts
 TRUST = 30.0  # seconds of real steps that count as much as the trial
-Execute = Callable[[Step, list[str]], int]
+Start = Callable[[Step, list[str]], subprocess.Popen]
 
 
 class Rates:
@@ -65,14 +65,20 @@ class Rates:
 
 
 def trial_rates(
-    scale: Scale, run: Run, processes: int = 1, seconds: float = 2.0
+    scale: Scale,
+    run: Run,
+    processes: int = 1,
+    threads: int | None = None,
+    seconds: float = 2.0,
 ) -> dict[str, float]:
     """Trains and runs net A on random images for a short while; multiply-adds a second of both.
 
     One GPU is tried; so many ``processes`` are so many times as fast, on a CPU they share its
-    cores. Where a step of the whole batch would take long, as without a GPU at full size, a part of
-    the batch stands for it.
+    cores, of which ``threads`` are tried. Where a step of the whole batch would take long, as
+    without a GPU at full size, a part of the batch stands for it.
     """
+    all_threads = torch.get_num_threads()
+    torch.set_num_threads(threads or all_threads)
     init_default_scope("mmpretrain")
     cfg, device = step_config(scale, run, ("A", 256)), torch.device(get_device())
     model = MODELS.build(cfg.model).to(device)
@@ -107,7 +113,14 @@ def trial_rates(
         return count * multiply_adds / elapsed
 
     work *= 1 if on_cpu else processes
-    return {"train": rate(train, 3 * batch * work), "test": rate(test, batch * work)}
+    rates = {"train": rate(train, 3 * batch * work), "test": rate(test, batch * work)}
+    torch.set_num_threads(all_threads)
+    return rates
+
+
+def share_of_cores(jobs: int) -> int | None:
+    """How many threads each of so many steps may have; None for one alone: as it likes."""
+    return max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
 
 
 def read_marker(step: Step) -> dict | None:
@@ -161,33 +174,38 @@ def alone(root: Path) -> Iterator[IO]:
         yield lock
 
 
-def execute(step: Step, command: list[str], lock: IO | None = None) -> int:
-    """Runs a step's command; what it prints goes to the step's log.
+def start(
+    step: Step, command: list[str], lock: IO | None = None, threads: int | None = None
+) -> subprocess.Popen:
+    """Starts a step's command; what it prints goes to the step's log.
 
-    Returns:
-        Its exit status.
+    Args:
+        step: The step.
+        command: Its command, or the one that resumes it.
+        lock: Kept by the command too, see :func:`alone`.
+        threads: How many of the CPU's cores the command may use; default: all.
     """
     bin = str(Path(sys.executable).parent)  # the shell scripts call 'python'
     env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if threads:
+        env["OMP_NUM_THREADS"] = str(threads)
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
+    keep = (lock.fileno(),) if lock else ()
     with open(step.log, "a") as log:
         log.write(f"$ {step}\n")
         log.flush()
-        keep = (lock.fileno(),) if lock else ()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, pass_fds=keep)
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        return subprocess.Popen(command, stdout=log, stderr=log, env=env, pass_fds=keep)
 
 
 def run_plan(
-    steps: Sequence[Step], rates: Rates, execute: Execute = execute, console: Console | None = None
+    steps: Sequence[Step],
+    rates: Rates,
+    start: Start = start,
+    jobs: int = 1,
+    console: Console | None = None,
 ) -> None:
-    """Runs the steps that are not done.
+    """Runs the steps that are not done, each as soon as what it needs is there.
 
     A training that was interrupted goes on from its last checkpoint, a test with the images that
     it has not scored. A step is done when its marker is there, which is written last.
@@ -195,71 +213,97 @@ def run_plan(
     Args:
         steps: The plan.
         rates: For the time left.
-        execute: Runs a step's command and returns its exit status.
+        start: Starts a step's command.
+        jobs: How many steps run at once.
         console: Where the progress goes; default: stderr.
 
     Raises:
-        UserError: If a step fails; its log is named, and the end of it shown.
+        UserError: If a step fails; its log is named, and the end of it shown. Others that run are
+            ended: they go on another time.
     """
     console = console or Console(stderr=True, highlight=False)
-    pending = [step for step in steps if not step.marker.exists()]
+    waiting = [step for step in steps if not step.marker.exists()]
+    running: dict[str, _Running] = {}
     began = time.monotonic()
-    for step in pending:
-        done = steps.index(step)
-        left = sum(map(rates.left, pending[pending.index(step) :]))
-        passed = time.monotonic() - began
-        console.print(
-            f"[{done + 1}/{len(steps)}] {step.kind} {step.name} ({step.run.name}); "
-            f"{_time(passed)} passed, about {_time(left)} left",
-            markup=False,
-        )
+    bars = Progress("{task.description}", BarColumn(), console=console, transient=True)
+    try:
+        with bars if console.is_terminal else nullcontext():
+            while waiting or running:
+                ready = [step for step in waiting if not step.needs or step.needs.marker.exists()]
+                for step in ready[: jobs - len(running)]:
+                    left = time_left(steps, rates, jobs)
+                    console.print(
+                        f"[{steps.index(step) + 1}/{len(steps)}] {step.kind} {step.name} "
+                        f"({step.run.name}); {_time(time.monotonic() - began)} passed, "
+                        f"about {_time(left)} left",
+                        markup=False,
+                    )
+                    waiting.remove(step)
+                    running[str(step.marker)] = _Running(step, rates.left(step), start, bars)
+                for key, each in list(running.items()):
+                    if each.ended():
+                        del running[key]
+                        rates.add(each.step, each.finish())
+                time.sleep(0.05 if running else 0)
+    finally:
+        for each in running.values():
+            each.process.terminate()
+            each.process.wait()
+
+
+class _Running:
+    """A step at work, and its bar."""
+
+    def __init__(self, step: Step, seconds: float, start: Start, bars: Progress) -> None:
         step.log.parent.mkdir(parents=True, exist_ok=True)
         resume = bool(step.work_dir and (step.work_dir / "last_checkpoint").exists())
-        whole = not step.log.exists()
-        start = time.monotonic()
-        with _bar(console, rates.left(step)):
-            status = execute(step, step.command(resume))
+        self.step, self.seconds, self.bars = step, seconds, bars
+        self.whole = not step.log.exists()
+        self.began = time.monotonic()
+        self.bar = bars.add_task(f"{step.kind} {step.name}", total=seconds)
+        self.process = start(step, step.command(resume))
+
+    def ended(self) -> bool:
+        self.bars.update(self.bar, completed=min(time.monotonic() - self.began, self.seconds))
+        return self.process.poll() is not None
+
+    def finish(self) -> dict:
+        """Writes the step's marker."""
+        self.bars.remove_task(self.bar)
+        step, status = self.step, self.process.poll()
         if status:
             end = "\n".join(step.log.read_text(errors="replace").splitlines()[-8:])
             raise UserError(
                 f"a step failed with status {status}: {step}\nThe end of its log, {step.log}:\n"
                 f"{end}\nMend it and type the same again: it goes on from there."
             )
-        marker = {"seconds": round(time.monotonic() - start, 1), "whole": whole}
+        marker = {"seconds": round(time.monotonic() - self.began, 1), "whole": self.whole}
         write_text(step.marker, json.dumps(marker))
-        rates.add(step, marker)
+        return marker
 
 
-@contextmanager
-def _bar(console: Console, seconds: float) -> Iterator[None]:
-    """On a terminal, a bar that moves with the time that the step should take."""
-    if not console.is_terminal:
-        yield
-        return
-    elapsed = TextColumn("{task.fields[label]}")
-    with Progress(BarColumn(), elapsed, console=console, transient=True) as progress:
-        progress.add_task("", total=seconds, label=f"about {_time(seconds)}")
-        task, start = progress.tasks[0], time.monotonic()
-        refresh = progress.get_renderables
-
-        def moving() -> Iterator:
-            progress.update(task.id, completed=min(time.monotonic() - start, 0.99 * seconds))
-            return refresh()
-
-        progress.get_renderables = moving
-        yield
+def time_left(steps: Sequence[Step], rates: Rates, jobs: int = 1) -> float:
+    """Seconds until all steps are done: no less than the longest chain of steps takes."""
+    chains: dict[str, float] = {}
+    total = 0.0
+    for step in steps:
+        left = 0 if step.marker.exists() else rates.left(step)
+        total += left
+        needed = chains.get(str(step.needs.marker), 0) if step.needs else 0
+        chains[str(step.marker)] = needed + left
+    return max([total / jobs, *chains.values()])
 
 
 def _time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def plan_text(steps: Sequence[Step], rates: Rates) -> str:
-    """The plan as a shell script: the time that each step will take, and all together.
+def plan_text(steps: Sequence[Step], rates: Rates, jobs: int = 1) -> str:
+    """The plan as a shell script: the time that each step will take, and all, ``jobs`` at once.
 
     Settings that all steps of a run share stand before them, once.
     """
-    lines, left, run, shared = [], 0.0, None, set()
+    lines, run, shared = [], None, set()
     for number, step in enumerate(steps, 1):
         if step.run != run:
             run = step.run
@@ -270,12 +314,10 @@ def plan_text(steps: Sequence[Step], rates: Rates) -> str:
                 words = shlex.join(word for word in commands[0] if word in shared)
                 lines.append(f"# {run.name}\nSHARED=({words})")
         done = read_marker(step)
-        seconds = rates.seconds(step)
-        left += 0 if done else rates.left(step)
-        when = f"about {_time(seconds)}"
+        when = f"about {_time(rates.seconds(step))}"
         if done:  # the time of a step that was killed is not known
             when = f"done in {_time(done['seconds'])}" if done["whole"] else "done"
         command = shlex.join(word for word in step.command() if word not in shared)
         command += ' "${SHARED[@]}"' if shared else ""
         lines.append(f"# [{number}/{len(steps)}] {run.name}, {when}\n{command}")
-    return "\n".join([*lines, f"# time left: about {_time(left)}"])
+    return "\n".join([*lines, f"# time left: about {_time(time_left(steps, rates, jobs))}"])
