@@ -60,7 +60,7 @@ test_dataloader = val_dataloader
 tta_model = dict(crop_size=crop)
 tta_pipeline = [*load, dict(type="vgg_mm.MultiScale", scales=[S]), *_base_.pack]
 
-optim_wrapper = dict(optimizer=dict(weight_decay=2e-3))
+optim_wrapper = dict(optimizer=dict(weight_decay=2e-3, fused=True))
 train_cfg = dict(max_epochs=75, val_interval=5)
 param_scheduler = [dict(type="MultiStepLR", milestones=[56, 70])]
 default_hooks = dict(logger=dict(interval=71), checkpoint=dict(interval=5, minutes=None))
