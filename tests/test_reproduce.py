@@ -25,7 +25,7 @@ from mmpretrain.visualization import UniversalVisualizer
 
 from vgg_mm.errors import UserError
 from vgg_mm.paper import TABLE_3, TABLE_6, scaled, scores_command
-from vgg_mm.reproduce import data, run
+from vgg_mm.reproduce import data, rates, run
 from vgg_mm.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
 from vgg_mm.reproduce.plan import TRAININGS, Run, make_plan
 from vgg_mm.reproduce.report import write_report
@@ -261,7 +261,7 @@ def finished(tmp_path_factory, jpeg_tree, cheap_collections):
         patch.setattr(report, "draw_report", lambda *_: None)  # seconds each
         folder = tmp_path_factory.mktemp("reproduced")
         steps = plan(folder, jpeg_tree)
-        run.run_plan(steps, run.Rates(RATES), in_process)
+        run.run_plan(steps, rates.Rates(RATES), in_process)
         write_report(MICRO, [steps[0].run], steps, folder)
     return folder, steps
 
@@ -282,7 +282,7 @@ def test_the_miniature_measures_its_rows(finished):
 
 def test_nothing_is_done_twice(finished):
     _, steps = finished
-    run.run_plan(steps, run.Rates(RATES), lambda *_: pytest.fail("a step ran again"))
+    run.run_plan(steps, rates.Rates(RATES), lambda *_: pytest.fail("a step ran again"))
 
 
 def test_killed_at_any_instant_it_ends_with_the_same_tables(finished, tmp_path, jpeg_tree):
@@ -319,7 +319,7 @@ def test_killed_at_any_instant_it_ends_with_the_same_tables(finished, tmp_path, 
 def reproduce(folder, tree):
     report.draw_report = lambda *_: None
     with run.alone(folder):
-        run.run_plan(plan(folder, tree, ["A"]), run.Rates(RATES), in_process)
+        run.run_plan(plan(folder, tree, ["A"]), rates.Rates(RATES), in_process)
 
 
 def test_other_settings_need_another_folder(tmp_path):
@@ -340,21 +340,21 @@ def test_settings_are_compared_before_any_are_kept(tmp_path):
 def test_the_time_left_counts_what_a_killed_training_has_done(tmp_path, jpeg_tree):
     training, test = (replace(step, work=1e12) for step in plan(tmp_path, jpeg_tree)[:2])
     assert training.iterations == MICRO.epochs * (8 // MICRO.batch)
-    rates = run.Rates(RATES)
-    whole = rates.left(training)
-    assert whole == rates.seconds(training) == rates.left(test) > run.START
+    known = rates.Rates(RATES)
+    whole = known.left(training)
+    assert whole == known.seconds(training) == known.left(test) > rates.START
     newest = training.work_dir / "last_checkpoint"
     newest.parent.mkdir(parents=True)
     for name, share in (("iter_3.pth", 1 / 2), ("epoch_2.pth", 1 / 3), ("epoch_3.pth", 0)):
         newest.write_text(name)
-        assert rates.left(training) - run.START == pytest.approx(share * (whole - run.START))
+        assert known.left(training) - rates.START == pytest.approx(share * (whole - rates.START))
 
 
 def test_a_step_that_fails_is_named_with_its_log(tmp_path, jpeg_tree):
     step = replace(plan(tmp_path, jpeg_tree)[0], tool=["python", "-c", "exit('no room left')"])
     step = replace(step, start=(), rest=())
     with pytest.raises(UserError, match="status 1.*no room left") as error:
-        run.run_plan([step], run.Rates(RATES))
+        run.run_plan([step], rates.Rates(RATES))
     assert str(step.log) in str(error.value) and not step.marker.exists()
 
 
@@ -376,19 +376,19 @@ def test_as_many_steps_run_at_once_as_asked_for(tmp_path, jpeg_tree):
     poll = run._Running.ended
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run._Running, "ended", ended)
-        run.run_plan(steps, run.Rates(RATES), begin, jobs=3)
+        run.run_plan(steps, rates.Rates(RATES), begin, jobs=3)
     assert all(step.marker.exists() for step in steps)
     assert len(most) == len(steps) and max(most) == 3
 
 
 def test_the_time_left_is_no_less_than_the_longest_chain(tmp_path, jpeg_tree):
     steps = [replace(step, work=1e11) for step in plan(tmp_path, jpeg_tree)]
-    rates = run.Rates(RATES)
-    one = rates.seconds(steps[0])
-    assert run.time_left(steps, rates) == pytest.approx(len(steps) * one)
-    assert run.time_left(steps, rates, jobs=2) == pytest.approx(len(steps) / 2 * one)
+    known = rates.Rates(RATES)
+    one = known.seconds(steps[0])
+    assert rates.time_left(steps, known) == pytest.approx(len(steps) * one)
+    assert rates.time_left(steps, known, jobs=2) == pytest.approx(len(steps) / 2 * one)
     # Net A, D at S = 256, 384 and jittered, and the test of the last.
-    assert run.time_left(steps, rates, jobs=99) == pytest.approx(5 * one)
+    assert rates.time_left(steps, known, jobs=99) == pytest.approx(5 * one)
 
 
 def test_a_failure_ends_what_runs_beside_it(tmp_path, jpeg_tree):
@@ -402,7 +402,7 @@ def test_a_failure_ends_what_runs_beside_it(tmp_path, jpeg_tree):
         return started[-1]
 
     with pytest.raises(UserError, match="no room left"):
-        run.run_plan([sleeping, replace(failing, needs=None)], run.Rates(RATES), begin, jobs=2)
+        run.run_plan([sleeping, replace(failing, needs=None)], rates.Rates(RATES), begin, jobs=2)
     assert time.monotonic() - began < 30 and started[0].returncode == -signal.SIGTERM
     assert not sleeping.marker.exists()
 
@@ -420,7 +420,7 @@ def test_a_folder_is_worked_in_alone(tmp_path):
 
 def test_the_plan_is_a_shell_script(finished):
     _, steps = finished
-    text = run.plan_text(steps, run.Rates(RATES, steps))
+    text = run.plan_text(steps, rates.Rates(RATES, steps))
     assert "time left: about 0:00:00" in text
     # The shell puts the shared settings back.
     script = "python() { printf '%s\\n' python \"$@\"; }\n" + text

@@ -62,17 +62,9 @@ def main() -> None:
     from vgg_mm.reproduce import data, dry_run
     from vgg_mm.reproduce.choose import choose
     from vgg_mm.reproduce.plan import Run, make_plan
+    from vgg_mm.reproduce.rates import Rates, share_of_cores, trial_rates
     from vgg_mm.reproduce.report import write_report
-    from vgg_mm.reproduce.run import (
-        Rates,
-        alone,
-        check_settings,
-        plan_text,
-        run_plan,
-        share_of_cores,
-        start,
-        trial_rates,
-    )
+    from vgg_mm.reproduce.run import alone, check_settings, plan_text, run_plan, start
     from vgg_mm.reproduce.scales import SCALES
 
     scale = SCALES[args.scale]

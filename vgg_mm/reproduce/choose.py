@@ -11,15 +11,8 @@ from pathlib import Path
 from vgg_mm.paper import config_name
 from vgg_mm.reproduce.data import folders, held_out
 from vgg_mm.reproduce.plan import Run, make_plan
-from vgg_mm.reproduce.run import (
-    Rates,
-    alone,
-    check_settings,
-    run_plan,
-    share_of_cores,
-    start,
-    trial_rates,
-)
+from vgg_mm.reproduce.rates import Rates, share_of_cores, trial_rates
+from vgg_mm.reproduce.run import alone, check_settings, run_plan, start
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.testing.scores import Scores
 from vgg_mm.writing import write_text

@@ -8,8 +8,9 @@ from pathlib import Path
 from vgg_mm.demo import unpack
 from vgg_mm.reproduce.data import folders
 from vgg_mm.reproduce.plan import Run, make_plan
+from vgg_mm.reproduce.rates import Rates
 from vgg_mm.reproduce.report import write_report
-from vgg_mm.reproduce.run import Rates, Start, run_plan, start
+from vgg_mm.reproduce.run import Start, run_plan, start
 from vgg_mm.reproduce.scales import SMALL, Scale
 
 _WORKERS = {key: value for key, value in SMALL.items() if "workers" in key}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,13 @@ class Step:
     def log(self) -> Path:
         """What the command prints."""
         return self.marker.with_suffix(".log")
+
+    def result(self) -> dict | None:
+        """What it left when it was done: its ``seconds``, and if it ran in one go (``whole``)."""
+        try:
+            return json.loads(self.marker.read_text())
+        except FileNotFoundError:
+            return None
 
     def share_trained(self) -> float:
         """How much of a training its newest checkpoint has behind it, from 0 to 1."""

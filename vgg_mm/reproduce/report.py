@@ -27,8 +27,9 @@ from vgg_mm.reproduce.page import (
     as_markdown,
 )
 from vgg_mm.reproduce.plan import Run, Step
+from vgg_mm.reproduce.rates import Rates
 from vgg_mm.reproduce.results import Results
-from vgg_mm.reproduce.run import Rates, plan_text, read_marker
+from vgg_mm.reproduce.run import plan_text
 from vgg_mm.reproduce.scales import Scale
 from vgg_mm.reproduce.statistics import DRAWS, FAILS, HOLDS, LEVEL, Verdict, images_needed, joint
 from vgg_mm.testing.scores import Scores, file_sha256
@@ -304,7 +305,7 @@ def _settings(
     elif not scale.data:
         yield Text("No trials are kept with this run.")
     data = dict.fromkeys(run.data for run in runs)
-    spent = sum(done["seconds"] for step in steps if (done := read_marker(step)))
+    spent = sum(done["seconds"] for step in steps if (done := step.result()))
     yield Grid(
         "Settings",
         [
