@@ -95,8 +95,8 @@ _CHOSEN = (
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("mini", 32, 16, 256, 16, 1e-2, 90, chosen=_CHOSEN, options=SMALL),
-        Scale("small", 64, 16, 256, 16, 1e-2, 90, chosen=_CHOSEN, options=SMALL),
+        Scale("mini", 32, 16, 256, 16, 5e-3, 90, chosen=_CHOSEN, options=SMALL),
+        Scale("small", 64, 16, 256, 16, 5e-3, 90, chosen=_CHOSEN, options=SMALL),
         Scale(
             "imagenet",
             *(224, 64, 4096, 256, 1e-2, 74),
