@@ -387,7 +387,10 @@ def test_logs_the_speed_and_the_wait_for_data(jpeg_tree, tmp_path):
 
 
 def test_validation_may_be_dense(jpeg_tree, tmp_path):
-    runner = train(narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1}))
+    cfg = narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1})
+    load, rescale, _, pack = cfg.val_dataloader.dataset.pipeline
+    cfg.val_dataloader.dataset.pipeline, cfg.val_dataloader.batch_size = [load, rescale, pack], 1
+    runner = train(cfg)
     right = []
     for batch in runner.val_dataloader:
         *_, h, w = batch["inputs"].shape
