@@ -118,7 +118,7 @@ def run_plan(
     """
     console = console or Console(stderr=True, highlight=False)
     waiting = [step for step in steps if not step.marker.exists()]
-    running: dict[str, _Running] = {}
+    running: list[_Running] = []
     began = time.monotonic()
     bars = Progress("{task.description}", BarColumn(), console=console, transient=True)
     try:
@@ -134,14 +134,13 @@ def run_plan(
                         markup=False,
                     )
                     waiting.remove(step)
-                    running[str(step.marker)] = _Running(step, rates.left(step), start, bars)
-                for key, each in list(running.items()):
-                    if each.ended():
-                        del running[key]
-                        rates.add(each.step, each.finish())
+                    running.append(_Running(step, rates.left(step), start, bars))
+                for each in [each for each in running if each.ended()]:
+                    running.remove(each)
+                    rates.add(each.step, each.finish())
                 time.sleep(0.05 if running else 0)
     finally:
-        for each in running.values():
+        for each in running:
             each.process.terminate()
             each.process.wait()
 
