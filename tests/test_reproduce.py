@@ -226,6 +226,7 @@ def test_the_size_that_decides():
     assert judge(0.0, -2.0, 2.0, 300, NOT_SMALLER).images == 1200
     assert images_needed(0.5, 4.0, 300, LARGER) == 4800
     assert images_needed(0.0, 0.0, 300, EQUAL) is None  # no image tells the two apart
+    assert images_needed(0.3 - 0.1 - 0.2, 4.0, 300, LARGER) is None  # zero, but for rounding
 
 
 def test_the_claims_have_the_papers_differences():
@@ -262,7 +263,8 @@ def finished(tmp_path_factory, jpeg_tree, cheap_collections):
         folder = tmp_path_factory.mktemp("reproduced")
         steps = plan(folder, jpeg_tree)
         run.run_plan(steps, rates.Rates(RATES), in_process)
-        write_report(MICRO, [steps[0].run], steps, folder)
+        runs = [steps[0].run, replace(steps[0].run, seed=1, folder=folder / "fold0_seed1")]
+        write_report(MICRO, runs, [*steps, *make_plan(MICRO, runs[1:])], folder)
     return folder, steps
 
 
@@ -278,6 +280,14 @@ def test_the_miniature_measures_its_rows(finished):
     scores = Scores.load(folder / "scores/vgg16_d_jitter.npz")
     assert results.errors(both)[0] == pytest.approx(scores.error(1))
     assert results.lacking(TABLE_6[0]) == [("C", 256), ("C", 384), ("E", 256), ("E", 384)]
+
+
+def test_the_report_leaves_out_what_is_not_done(finished):
+    folder, _ = finished
+    text = (folder / "report/report.md").read_text()
+    assert "Of the 2 trainings planned these are not done: fold 0, seed 1." in text
+    assert "--scale micro --seeds 2\n" in text
+    assert "over 1 fold of the pictures and 1 seed" in text and "| fold0_seed1" not in text
 
 
 def test_nothing_is_done_twice(finished):

@@ -42,7 +42,8 @@ def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root:
 
     Args:
         scale: The sizes.
-        runs: The runs; what is not measured yet is left open.
+        runs: The runs. Those that are not done yet are left out, as long as one is done: of a
+            first one, what is not measured yet is left open.
         steps: The plan that made them.
         root: The reproduction's folder.
 
@@ -53,19 +54,28 @@ def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root:
         UserError: If a run has no scores at all.
     """
     matplotlib.use("Agg")
+    planned = runs
+    runs = [run for run in planned if _is_done(run, steps)] or planned[:1]
     results = Results(scale, runs)
     folder = root / "report"
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     title = f"The VGG paper at scale '{scale.name}'"
     blocks: list[Block] = [Heading(title, 1), *_summary(scale, runs, results)]
+    if len(runs) < len(planned):
+        left = ", ".join(run.name for run in planned if run not in runs)
+        blocks.append(Text(f"Of the {len(planned)} trainings planned these are not done: {left}."))
     blocks += [Heading("The paper's claims"), *_claims(results)]
     blocks += [Heading("Tables"), *_tables(results)]
     blocks += [Heading("Figures"), *_figures(scale, runs, results, root, folder)]
     blocks += [Heading("Pictures"), *_pictures(scale, results, folder)]
-    blocks += [Heading("How it was made"), *_settings(scale, runs, steps, root, results)]
+    blocks += [Heading("How it was made"), *_settings(scale, planned, runs, steps, root, results)]
     write_text(folder / "report.md", as_markdown(blocks))
     write_text(folder / "report.html", as_html(title, blocks))
     return folder / "report.html"
+
+
+def _is_done(run: Run, steps: Sequence[Step]) -> bool:
+    return all(step.marker.exists() for step in steps if step.run == run)
 
 
 # What to see in each table of the paper's.
@@ -281,9 +291,14 @@ def _pictures(scale: Scale, results: Results, folder: Path) -> Iterable[Block]:
 
 
 def _settings(
-    scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root: Path, results: Results
+    scale: Scale,
+    planned: Sequence[Run],
+    runs: Sequence[Run],
+    steps: Sequence[Step],
+    root: Path,
+    results: Results,
 ) -> Iterable[Block]:
-    folds, seeds = (len({getattr(run, what) for run in runs}) for what in ("fold", "seed"))
+    folds, seeds = (len({getattr(run, what) for run in planned}) for what in ("fold", "seed"))
     several = f" --folds {folds}" * (folds > 1) + f" --seeds {seeds}" * (seeds > 1)
     yield Code(f"python tools/reproduce.py --scale {scale.name}{several}")
     if scale.chosen:

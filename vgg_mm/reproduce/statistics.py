@@ -113,7 +113,9 @@ def images_needed(
         None where no number would: the difference is at an end, or no image tells the two apart.
     """
     distance = min(abs(difference - end) for end in claimed)
-    return math.ceil(images * (width / 2 / distance) ** 2) if distance and width else None
+    if min(distance, width) < 1e-9:  # points: rounding
+        return None
+    return math.ceil(images * (width / 2 / distance) ** 2)
 
 
 def joint(verdicts: Sequence[str]) -> str:
