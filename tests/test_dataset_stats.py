@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS, TRANSFORMS
 
-from vgg_mm.data import read_image, stats
+from vgg_mm.data import pool, read_image, stats
 from vgg_mm.data.stats import dataset_statistics, find_pictures
 from vgg_mm.errors import UserError
 
@@ -156,7 +156,7 @@ def test_ctrl_c_is_a_short_message(folder, tool, monkeypatch):
         yield next(measured)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stats, "track", interrupted)
+    monkeypatch.setattr(pool, "track", interrupted)
     with pytest.raises(SystemExit, match="^error: stopped"):
         tool(folder)
     assert multiprocessing.active_children() == []

@@ -10,14 +10,8 @@ import argparse
 import os
 import sys
 
+from vgg_mm.arguments import count
 from vgg_mm.errors import UserError, run
-
-
-def count(text: str) -> int:
-    """Reads a number, 1 or more."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
 
 
 def main() -> None:

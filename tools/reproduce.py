@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from vgg_mm.arguments import count
 from vgg_mm.errors import UserError, run
 
 
@@ -24,20 +25,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", required=True, choices=["mini", "small", "imagenet"])
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train all N times")
+    parser.add_argument("--seeds", type=count, default=1, metavar="N", help="train all N times")
     parser.add_argument(
         "--folds",
-        type=int,
+        type=count,
         default=1,
         metavar="K",
         help="split the package's pictures K ways and train on each: all are tested on in turn",
     )
     parser.add_argument("--data-root", help="your own pictures, or where ImageNet is")
     parser.add_argument("--work-dir", type=Path, help="default work_dirs/SCALE; imagenet: here")
-    parser.add_argument("--gpus", type=int, metavar="N", help="default: all of this machine")
+    parser.add_argument("--gpus", type=count, metavar="N", help="default: all of this machine")
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=count,
         metavar="N",
         help="steps at once, which share the cores; default: one a core, 8 at most, where narrow "
         "nets have no GPU; else 1",
@@ -54,8 +55,6 @@ def main() -> None:
         help="compare learning rates with nets A and E on a part of the training pictures",
     )
     args = parser.parse_args()
-    if min(args.seeds, args.folds, args.jobs or 1) < 1:
-        raise UserError("--seeds, --folds and --jobs are numbers of 1 or more.")
 
     import torch
 
@@ -69,7 +68,7 @@ def main() -> None:
 
     scale = SCALES[args.scale]
     root = args.work_dir or Path("." if scale.data else f"work_dirs/{scale.name}")
-    processes = max(1, torch.cuda.device_count() if args.gpus is None else args.gpus)
+    processes = args.gpus or max(1, torch.cuda.device_count())
     if scale.batch % processes:
         raise UserError(f"--gpus {processes} cannot share a batch of {scale.batch} evenly.")
     narrow = not (scale.data or torch.cuda.is_available() or processes > 1)

@@ -1,4 +1,4 @@
-"""The arguments that all tools with a config share; without torch, for a ``--help`` at once."""
+"""What tools' arguments have in common; without torch, for a ``--help`` at once."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def parser(description: str, **config: object) -> argparse.ArgumentParser:
     )
     args.set_defaults(work_dir=None, launcher="none")
     return args
+
+
+def count(text: str) -> int:
+    """Reads a number, 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from vgg_mm.data.images import CorruptImageError, read_image
+from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
 
 EXTENSIONS = tuple(
@@ -102,25 +98,14 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
     """
     count, pixels, corrupt = 0, 0, []
     sums, products = np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
-    with ProcessPoolExecutor(min(jobs, len(pictures)), initializer=_start_worker) as pool:
-        try:
-            measured = pool.map(_measure, pictures, chunksize=8)
-            bar = Console(stderr=True)
-            for result in track(measured, "Reading pictures", len(pictures), console=bar):
-                if isinstance(result, str):
-                    corrupt.append(result)
-                    continue
-                count += 1
-                pixels += result[0]
-                sums += result[1]
-                products += result[2]
-        except BrokenProcessPool:
-            raise UserError(
-                "a process was killed, perhaps for want of memory: try fewer --jobs."
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for result in in_processes(_measure, pictures, jobs, "Reading pictures"):
+        if isinstance(result, str):
+            corrupt.append(result)
+            continue
+        count += 1
+        pixels += result[0]
+        sums += result[1]
+        products += result[2]
     if not count:
         raise UserError(f"none of {len(pictures)} pictures could be read, the first: {corrupt[0]}")
 
@@ -134,11 +119,6 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
     eigvec = eigvec * np.sign(eigvec[largest, range(3)])
     mean = (sums / pixels).astype(np.float64)
     return Statistics(count, pixels, mean, eigval, eigvec, corrupt)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-    cv2.setNumThreads(0)
 
 
 def _measure(picture: str) -> tuple[int, np.ndarray, np.ndarray] | str:

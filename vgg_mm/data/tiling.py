@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from vgg_mm.data.images import CorruptImageError, decode
 from vgg_mm.data.jpeg import Header, Jpeg
+from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
 
 TILED = "tiled"
@@ -124,22 +119,12 @@ def tile_folder(src: Path, dst: Path, interval: int = 2, jobs: int = 1) -> dict[
         left_over.unlink()
 
     files, totals = sorted(_files(src)), {}
-    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
-        try:
-            done = pool.map(partial(_tile_file, src, dst, interval), files, chunksize=8)
-            console = Console(stderr=True)
-            for what, before, after in track(done, "Tiling", len(files), console=console):
-                total = totals.setdefault(what, Total())
-                total.files += 1
-                total.before += before
-                total.after += after
-        except BrokenProcessPool:
-            raise UserError(
-                "a process was killed, perhaps for want of memory: try fewer --jobs."
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    work = partial(_tile_file, src, dst, interval)
+    for what, before, after in in_processes(work, files, jobs, "Tiling"):
+        total = totals.setdefault(what, Total())
+        total.files += 1
+        total.before += before
+        total.after += after
     return totals
 
 
@@ -147,11 +132,6 @@ def _files(src: Path) -> Iterator[str]:
     for folder, _, names in os.walk(src, followlinks=True):
         for name in names:
             yield os.path.relpath(os.path.join(folder, name), src)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-    cv2.setNumThreads(0)
 
 
 def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int, int]:

@@ -1,0 +1,49 @@
+"""Work on many files in several processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+from rich.console import Console
+from rich.progress import track
+
+from vgg_mm.errors import UserError
+
+Result = TypeVar("Result")
+
+
+def in_processes(
+    work: Callable[[str], Result], files: Sequence[str], jobs: int, doing: str
+) -> Iterator[Result]:
+    """Yields the result of every file, in order; a progress bar goes to stderr.
+
+    Args:
+        work: What to do with a file, a function that can be pickled.
+        files: Their names.
+        jobs: How many processes, one file at a time each.
+        doing: What the bar says.
+
+    Raises:
+        UserError: If a process was killed.
+    """
+    with ProcessPoolExecutor(max(1, min(jobs, len(files))), initializer=_start_worker) as pool:
+        try:
+            results = pool.map(work, files, chunksize=8)
+            yield from track(results, doing, len(files), console=Console(stderr=True))
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was killed, perhaps for want of memory: try fewer --jobs."
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+    cv2.setNumThreads(0)
