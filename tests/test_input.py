@@ -192,7 +192,7 @@ def test_crops_are_those_of_the_whole(interval, tmp_path):
         )
 
 
-@pytest.mark.parametrize("S", [96, 128, 250, 400])
+@pytest.mark.parametrize("S", [96, 128, 249, 250, 251, 400])
 def test_crops_are_pillows(S, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture(250, 330))
     for seed in range(4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from mmengine import fileio
@@ -81,15 +82,19 @@ class LoadScaledCrop(ScaleJitter):
 
 
 def resize(pixels: np.ndarray, size: int, scale: float) -> np.ndarray:
-    """Resizes (h, w, 3) uint8 by ``scale`` and keeps the first ``size`` rows and columns.
+    """Resizes a square (h, h, 3) uint8 by ``scale`` and keeps the first ``size`` rows and columns.
 
     Bilinear, antialiased where it shrinks.
 
     Returns:
         uint8 (size, size, 3).
     """
-    # A channels_last tensor, (1, 3, h, w): torch takes its fast path by the strides.
+    side = len(pixels)
+    if round(side * scale) > side:  # OpenCV's has no antialiasing, and takes half of the time
+        return cv2.resize(pixels, None, fx=scale, fy=scale)[:size, :size]
+    # A channels_last tensor, (1, 3, h, h): torch takes its fast path by the strides.
     x = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
+    out = size + (side == size)  # whatever the scale, an equal size would be a copy
     # As F.interpolate, which knows no exact scale together with a size.
-    x = torch.ops.aten._upsample_bilinear2d_aa(x, [size, size], False, scale, scale)
-    return x[0].permute(1, 2, 0).numpy()
+    x = torch.ops.aten._upsample_bilinear2d_aa(x, [out, out], False, scale, scale)
+    return x[0, :, :size, :size].permute(1, 2, 0).numpy()
