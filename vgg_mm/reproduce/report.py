@@ -62,7 +62,7 @@ def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root:
     title = f"The VGG paper at scale '{scale.name}'"
     blocks: list[Block] = [Heading(title, 1), *_summary(scale, runs, results)]
     if len(runs) < len(planned):
-        left = ", ".join(run.name for run in planned if run not in runs)
+        left = "; ".join(run.name for run in planned if run not in runs)
         blocks.append(Text(f"Of the {len(planned)} trainings planned these are not done: {left}."))
     blocks += [Heading("The paper's claims"), *_claims(results)]
     blocks += [Heading("Tables"), *_tables(results)]
