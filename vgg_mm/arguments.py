@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
 
 def parser(description: str, **config: object) -> argparse.ArgumentParser:
     """A parser of a config and its overrides, as :func:`vgg_mm.launch.load_config` reads them.
@@ -14,6 +12,8 @@ def parser(description: str, **config: object) -> argparse.ArgumentParser:
         description: The tool's.
         config: What is special about the argument ``config``, such as ``nargs='?'``.
     """
+    from mmengine.config import DictAction  # half a second, which tools without a config spare
+
     args = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
