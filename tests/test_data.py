@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
+from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -479,7 +480,7 @@ def test_the_order_is_seeded_by_seed_and_epoch():
 
 def test_the_generator_is_seeded_by_seed_epoch_and_index(jpeg_tree):
     dataset = training_set(jpeg_tree)
-    dataset.dataset.pipeline = lambda sample: sample["rng"].random()
+    dataset.dataset.pipeline.transforms = [lambda sample: sample["rng"].random()]
     keys = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
     numbers = [dataset[key] for key in keys]
     assert len(set(numbers)) == 8
@@ -510,6 +511,30 @@ def test_a_corrupt_picture_is_replaced_and_named(damaged_tree):
     index = next(i for i in range(8) if dataset.dataset.get_data_info(i)["img_path"] == str(bad))
     paths = {dataset[0, epoch, index]["data_samples"].img_path for epoch in range(30)}
     assert len(paths) == 7
+
+
+@pytest.mark.parametrize("group", [1, 3, 32])
+def test_samples_side_by_side_are_those_alone(group, damaged_tree, monkeypatch):
+    monkeypatch.setattr(seeding, "GROUP", group)
+    dataset = training_set(damaged_tree[0])
+    load = TRANSFORMS.build(dict(type="vgg_mm.LoadScaledCrop", S=(40, 60), size=32))
+    dataset.dataset.pipeline.transforms[:4] = [load]
+    keys, replaced = [(0, epoch, index) for epoch in (0, 1, 2) for index in range(8)], 0
+    for key, sample in zip(keys, dataset.__getitems__(keys), strict=True):
+        rng, index, corrupt = np.random.default_rng(key), key[2], []
+        while True:  # as SeededDataset should, one sample alone and from start to end
+            alone = {**dataset.dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}
+            try:
+                alone = dataset.dataset.pipeline(alone)
+                break
+            except CorruptImageError as error:
+                corrupt.append(str(error))
+                index = int(rng.integers(8))
+        assert torch.equal(sample["inputs"], alone["inputs"])
+        for name in ("img_path", "corrupt"):
+            assert getattr(sample["data_samples"], name) == getattr(alone["data_samples"], name)
+        replaced += len(corrupt)
+    assert replaced >= 3  # once an epoch at least
 
 
 def test_all_corrupt(damaged_tree):

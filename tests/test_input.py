@@ -22,7 +22,7 @@ from vgg_mm.data import (
     RandomFlip,
     ScaleJitter,
     decode,
-    decode_window,
+    decode_cut,
 )
 from vgg_mm.data.images import _decode
 from vgg_mm.data.jpeg import Jpeg, Window
@@ -82,11 +82,11 @@ def check_windows(data, rng, n=6):
     whole, parsed = decode(data, "x"), Jpeg.parse(data)
     assert parsed and (parsed.header.height, parsed.header.width) == whole.shape[:2]
     for window in some_windows(rng, *whole.shape[:2], n):
-        cut, place = parsed.cut(window)
-        image = _decode(cut, cv2.IMREAD_COLOR)
+        cut = parsed.cut(window)
+        image = _decode(cut.data, cv2.IMREAD_COLOR)
         if parsed.header.interval or image is not None:
-            assert np.array_equal(place.of(image), window.of(whole)), window
-        assert np.array_equal(decode_window(parsed, window, "x"), window.of(whole))
+            assert np.array_equal(cut.place.of(image), window.of(whole)), window
+        assert np.array_equal(decode_cut(cut, "x"), window.of(whole))
     return parsed
 
 
@@ -112,6 +112,16 @@ def test_every_interval(sampling):
     rng = np.random.default_rng(int(sampling))
     for interval in range(0, 50):
         check_windows(jpeg(70, 230, sampling, interval), rng, n=4)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_narrow_windows_at_the_edges(sampling):
+    for width in range(33, 49):
+        whole = decode(data := jpeg(40, width, sampling, interval=1), "x")
+        parsed = Jpeg.parse(data)
+        for left in range(width):
+            for window in (Window(17, left, 19, left + 1), Window(33, left, 40, width)):
+                assert np.array_equal(decode_cut(parsed.cut(window), "x"), window.of(whole))
 
 
 def turned(data, orientation):
@@ -248,11 +258,12 @@ def test_impossible_crops(tmp_path):
         LoadScaledCrop(200)
     with pytest.raises(UserError, match="LoadScaledCrop: size .* got 0"):
         LoadScaledCrop(256, 0)
+    (tmp_path / "good.jpg").write_bytes(jpeg(50, 70, interval=1))
     (tmp_path / "bad.jpg").write_bytes(jpeg(50, 70, interval=1)[:-2])
     with pytest.raises(CorruptImageError, match=r"bad\.jpg: .*truncated"):
         crop_of(tmp_path / "bad.jpg", LoadScaledCrop(256), 0)
     with pytest.raises(UserError, match="LoadScaledCrop draws from .*SeededDataset"):
-        LoadScaledCrop(256)(dict(img_path="x"))
+        LoadScaledCrop(256)(dict(img_path=str(tmp_path / "good.jpg")))
 
 
 # The batch.
@@ -419,7 +430,7 @@ def test_damaged_files_are_an_error_or_the_full_decodes_pixels(damage):
             continue
         window = list(some_windows(rng, parsed.header.height, parsed.header.width, 3))[i % 3]
         try:
-            pixels = decode_window(parsed, window, "x")
+            pixels = decode_cut(parsed.cut(window), "x")
         except CorruptImageError:
             assert full is None
             continue

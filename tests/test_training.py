@@ -331,9 +331,9 @@ def test_a_run_resumed_in_mid_epoch_reads_the_rest_alone(jpeg_tree, tmp_path, mo
     options = {"default_hooks.checkpoint.iters": 3, "train_cfg.max_epochs": 1}
     train(narrow(jpeg_tree, tmp_path / "a", **options))
     read = []
-    get = "vgg_mm.data.seeding.SeededDataset.__getitem__"
-    original = sys.modules["vgg_mm.data.seeding"].SeededDataset.__getitem__
-    monkeypatch.setattr(get, lambda self, key: read.append(key) or original(self, key))
+    get = "vgg_mm.data.seeding.SeededDataset.__getitems__"
+    original = sys.modules["vgg_mm.data.seeding"].SeededDataset.__getitems__
+    monkeypatch.setattr(get, lambda self, keys: read.extend(keys) or original(self, keys))
     cfg = narrow(jpeg_tree, tmp_path / "b", **options)
     train(cfg, resume=tmp_path / "a/iter_3.pth")
     assert len(read) == 2  # one batch of four

@@ -11,17 +11,17 @@ from statistics import mean, stdev
 import cv2
 import numpy as np
 import torch
-from mmengine.dataset import Compose, default_collate
+from mmengine.dataset import BaseDataset, DefaultSampler, default_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from vgg_mm import paper
 from vgg_mm.benchmarks import interleaved, parser, write
-from vgg_mm.data.images import decode
+from vgg_mm.data import EpochSampler, SeededDataset, decode
 from vgg_mm.data.stats import find_pictures
 from vgg_mm.data.tiling import TILED, check_jpegtran, tile
 from vgg_mm.errors import UserError
@@ -46,8 +46,8 @@ OURS = [
 ]
 
 
-class Pictures(Dataset):
-    """Picture files and what to do with each: a sample is a function of its index.
+class Pictures(BaseDataset):
+    """Picture files as a data set of the toolbox's.
 
     Args:
         paths: The files' names.
@@ -56,14 +56,11 @@ class Pictures(Dataset):
 
     def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]) -> None:
         self.paths = paths
-        self.pipeline = Compose(pipeline)
+        super().__init__(pipeline=pipeline)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict:
-        rng = np.random.default_rng((0, 0, index))
-        return self.pipeline(dict(img_path=self.paths[index], gt_label=0, rng=rng))
+    def load_data_list(self) -> list[dict]:
+        """A dict for each file."""
+        return [dict(img_path=path, gt_label=0) for path in self.paths]
 
 
 def generate(folder: Path, number: int = 200) -> list[str]:
@@ -79,31 +76,38 @@ def generate(folder: Path, number: int = 200) -> list[str]:
     return paths
 
 
-def in_process(paths: Sequence[str], pipeline: Sequence[dict], preprocessor) -> Callable[[], None]:
-    """What makes float batches of all pictures, one after another."""
-    pictures = Pictures(paths, pipeline)
-
-    def run() -> None:
-        for start in range(0, len(pictures), BATCH):
-            batch = range(start, min(start + BATCH, len(pictures)))
-            preprocessor(default_collate([pictures[i] for i in batch]), training=True)
-
-    return run
+def stock(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
+    """What makes float batches of all pictures as mmpretrain does."""
+    dataset = Pictures(paths, STOCK)
+    preprocessor = dict(
+        type="mmpretrain.ClsDataPreprocessor", mean=MEAN, std=[1, 1, 1], to_rgb=True
+    )
+    return _float_batches(dataset, DefaultSampler(dataset, seed=0), preprocessor, workers)
 
 
-def in_workers(paths: Sequence[str], pipeline: Sequence[dict], preprocessor) -> Callable[[], None]:
-    """The same through a DataLoader."""
+def ours(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
+    """The same as our configs do."""
+    dataset = SeededDataset(Pictures(paths, OURS))
+    preprocessor = dict(type="vgg_mm.VGGPreprocessor", mean=MEAN, to_rgb=True)
+    return _float_batches(dataset, EpochSampler(dataset, seed=0), preprocessor, workers)
+
+
+def _float_batches(
+    dataset: Dataset, sampler: Sampler, preprocessor: dict, workers: int
+) -> Callable[[], None]:
+    preprocess = MODELS.build(preprocessor)
     loader = DataLoader(
-        Pictures(paths, pipeline),
+        dataset,
         BATCH,
-        num_workers=WORKERS,
+        sampler=sampler,
+        num_workers=workers,
         collate_fn=default_collate,
-        persistent_workers=True,
+        persistent_workers=workers > 0,
     )
 
     def run() -> None:
         for batch in loader:
-            preprocessor(batch, training=True)
+            preprocess(batch, training=True)
 
     return run
 
@@ -154,26 +158,25 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
             Path(tiled[-1]).write_bytes(result)
         print(f"{before / len(paths) / 1000:.0f} KB on average; {fast} of {len(paths)} tiled")
 
-        stock = MODELS.build(
-            dict(type="mmpretrain.ClsDataPreprocessor", mean=MEAN, std=[1, 1, 1], to_rgb=True)
-        )
-        ours = MODELS.build(dict(type="vgg_mm.VGGPreprocessor", mean=MEAN, to_rgb=True))
+        loading = SeededDataset(Pictures(tiled, OURS[:1]))
+        keys = list(EpochSampler(loading, seed=0))
+        passes = 4  # over the pictures: workers start and end with empty queues
         runs = {
-            "mmpretrain": in_process(paths, STOCK, stock),
+            "mmpretrain": stock(paths),
             "torchvision v2": in_torchvision(paths),
-            "ours": in_process(paths, OURS, ours),
-            "ours, tiled": in_process(tiled, OURS, ours),
+            "ours": ours(paths),
+            "ours, tiled": ours(tiled),
             "full decode alone": lambda: [decode(Path(p).read_bytes(), p) for p in paths],
-            "ours, tiled, loading alone": lambda: [load[i] for i in range(len(load))],
-            f"mmpretrain, {WORKERS} workers": in_workers(paths, STOCK, stock),
-            f"ours, {WORKERS} workers": in_workers(paths, OURS, ours),
-            f"ours, tiled, {WORKERS} workers": in_workers(tiled, OURS, ours),
+            "ours, tiled, loading alone": lambda: loading.__getitems__(keys),
+            f"mmpretrain, {WORKERS} workers": stock(paths * passes, WORKERS),
+            f"ours, {WORKERS} workers": ours(paths * passes, WORKERS),
+            f"ours, tiled, {WORKERS} workers": ours(tiled * passes, WORKERS),
         }
-        load = Pictures(tiled, OURS[:1])
         seconds = interleaved(runs, rounds)
     print("\nimages/s of float batches, medians of interleaved rounds, one thread a process:")
     for name, value in seconds.items():
-        print(f"{len(paths) / value:8.0f}  {name}")
+        images = len(paths) * (passes if "workers" in name else 1)
+        print(f"{images / value:8.0f}  {name}")
     share = seconds["ours, tiled, loading alone"] / seconds["ours, tiled"]
     print(
         f"\nReading, decoding and resizing take {share:.0%} of a tiled image's time; the floats of"

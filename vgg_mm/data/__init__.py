@@ -1,7 +1,7 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
 from .folders import DemoPictures, Folders, ImageNet
-from .images import CorruptImageError, LoadImage, decode, decode_window, read_image
+from .images import CorruptImageError, LoadImage, decode, decode_cut, read_image
 from .lists import VOCList
 from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
@@ -38,7 +38,7 @@ __all__ = [
     "SeededDataset",
     "VOCList",
     "decode",
-    "decode_window",
+    "decode_cut",
     "read_image",
     "rescale",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
-from vgg_mm.data.jpeg import FRAMES, Jpeg, Window, can_hold, frame_size, segments
+from vgg_mm.data.jpeg import FRAMES, Cut, can_hold, frame_size, segments
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
@@ -44,7 +44,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return image
 
 
-def decode_window(jpeg: Jpeg, window: Window, name: str) -> np.ndarray:
+def decode_cut(cut: Cut, name: str) -> np.ndarray:
     """Decodes a window of a JPEG to BGR uint8 (bottom - top, right - left, 3).
 
     The pixels are those of :func:`decode`, whatever the damage between the file's markers: where
@@ -55,11 +55,10 @@ def decode_window(jpeg: Jpeg, window: Window, name: str) -> np.ndarray:
             restart marker, :meth:`Jpeg.parse` has seen in the whole file, not in the part that is
             decoded here.
     """
-    data, place = jpeg.cut(window)
-    image = _decode(data, cv2.IMREAD_COLOR)
+    image = _decode(cut.data, cv2.IMREAD_COLOR)
     if image is None:
-        return window.of(decode(jpeg.data, name))
-    return place.of(image)
+        return cut.window.of(decode(cut.whole, name))
+    return cut.place.of(image)
 
 
 def _decode(data: bytes, flag: int) -> np.ndarray | None:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-APP1, DHT, DRI, EOI, RST0, SOS = 0xE1, 0xC4, 0xDD, 0xD9, 0xD0, 0xDA
+APP1, DHT, DRI, EOI, SOS = 0xE1, 0xC4, 0xDD, 0xD9, 0xDA
+RST = bytes(range(0xD0, 0xD8))  # the restart markers, in turn
 PROGRESSIVE = 0xC2
 FRAMES = (0xC0, 0xC1, PROGRESSIVE)  # the frame headers (SOF) of Huffman codes
 ORIENTATION = 0x0112  # EXIF's tag
 
-# Pixels of the cut around the window: chroma is interpolated between neighbours, and libjpeg does
-# not interpolate it in images of fewer than 5 columns.
-MARGIN = 4
+MARGIN = 1  # pixels around the window: chroma is interpolated with the next sample
+NARROWEST = 5  # columns of a cut: in narrower images libjpeg does not interpolate
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,36 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A JPEG file that a decoder gets for a window of a larger one.
+
+    Attributes:
+        data: Its bytes.
+        place: The window in it.
+        whole: The larger file's bytes.
+        window: The window in the larger one.
+    """
+
+    data: bytes
+    place: Window
+    whole: bytes
+    window: Window
+
+
+@dataclass(frozen=True)
 class Jpeg:
     """A JPEG file whose scan can be cut.
 
     Attributes:
         data: The file's bytes.
         header: What they say of themselves.
-        starts: Where each interval's codes start, (intervals,).
-        ends: Where they end: at a restart marker or, the last, at the end marker.
+        bounds: Where the intervals start, each behind the marker of the one before it, and where
+            the last one's end marker ends, (intervals + 1,).
     """
 
     data: bytes
     header: Header
-    starts: np.ndarray
-    ends: np.ndarray
+    bounds: np.ndarray
 
     @classmethod
     def parse(cls, data: bytes) -> Jpeg | None:
@@ -156,16 +172,18 @@ class Jpeg:
         if header is None or not header.one_scan or header.end == len(data):
             return None
         codes = np.frombuffer(data, np.uint8, offset=header.end)
-        at = np.flatnonzero(codes[:-1] == 0xFF)
-        at = at[codes[at + 1] != 0]  # 0 stands after an 0xFF that is no marker
-        markers = codes[at + 1]
+        at = np.flatnonzero(codes[:-1] == 0xFF) + 1
+        at = at[codes[at] != 0]  # 0 stands after an 0xFF that is no marker
         count = -(-math.prod(header.grid) // header.interval) if header.interval else 1
-        if len(at) < count or markers[count - 1] != EOI:
+        at = at[:count]
+        if len(at) < count or codes[at].tobytes() != _restarts(count - 1) + bytes([EOI]):
             return None
-        if not np.array_equal(markers[: count - 1], RST0 + np.arange(count - 1) % 8):
-            return None
-        ends = at[:count] + header.end
-        return cls(data, header, np.concatenate(([header.end], ends[:-1] + 2)), ends)
+        return cls(data, header, header.end + np.concatenate(([0], at + 1)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The picture's height and width in pixels."""
+        return self.header.height, self.header.width
 
     @property
     def tiled(self) -> bool:
@@ -173,7 +191,7 @@ class Jpeg:
         interval = self.header.interval
         return interval > 0 and self.header.grid[1] % interval == 0
 
-    def cut(self, window: Window) -> tuple[bytes, Window]:
+    def cut(self, window: Window) -> Cut:
         """Cuts out what a decoder needs for a window's pixels, the very same as in the whole.
 
         If the file is :attr:`tiled`, these are the intervals that cover the window and ``MARGIN``
@@ -183,9 +201,6 @@ class Jpeg:
         A file without intervals is only declared to be no higher than the rows needed, and loses
         its end marker, for decoders complain of what is left before one. Where too little is left,
         they fail for want of an end.
-
-        Returns:
-            The JPEG's bytes, and the window's place in it.
         """
         header, k = self.header, self.header.interval
         (high, wide), (rows, columns) = header.mcu, header.grid
@@ -195,37 +210,43 @@ class Jpeg:
         if k:
             top = max(window.top - MARGIN, 0) // (high * down) * down
         if self.tiled:
-            left = max(window.left - MARGIN, 0) // (wide * k) * k
+            start = min(window.left - MARGIN, header.width - NARROWEST)
+            left = max(start, 0) // (wide * k) * k
             right = min(-(-(window.right + MARGIN) // (wide * k)) * k, columns)
             mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, k)
             codes = self._join(mcus // k)
         elif k:
             codes = self._join(np.arange(top * columns // k, -(-bottom * columns // k))[None])
         elif bottom < rows:
-            codes = self.data[self.starts[0] : self.ends[0]]
+            codes = self.data[header.end : self.bounds[1] - 2]
         else:
-            return self.data, window
+            return Cut(self.data, window, self.data, window)
 
         size = (
             min(bottom * high, header.height) - top * high,
             min(right * wide, header.width) - left * wide,
         )
-        start = bytearray(self.data[: header.end])
-        start[header.frame + 1 : header.frame + 5] = b"".join(
+        head = bytearray(self.data[: header.end])
+        head[header.frame + 1 : header.frame + 5] = b"".join(
             side.to_bytes(2, "big") for side in size
         )
         y, x = top * high, left * wide
         place = Window(window.top - y, window.left - x, window.bottom - y, window.right - x)
-        return bytes(start) + codes, place
+        return Cut(bytes(head) + codes, place, self.data, window)
 
-    def _join(self, intervals: np.ndarray) -> bytes:
+    def _join(self, intervals: np.ndarray) -> bytearray:
         """Joins intervals (rows, n), their restart markers renumbered and the last one an end."""
-        runs = zip(self.starts[intervals[:, 0]], self.ends[intervals[:, -1]] + 2, strict=True)
-        codes = np.frombuffer(bytearray().join(self.data[a:b] for a, b in runs), np.uint8)
-        lengths = (self.ends + 2 - self.starts)[intervals.ravel()]
-        codes[np.cumsum(lengths) - 1] = RST0 + np.arange(len(lengths)) % 8
-        codes[-1] = EOI
-        return codes.tobytes()
+        first, last = self.bounds[intervals[:, 0]], self.bounds[intervals[:, -1] + 1]
+        runs = zip(first.tolist(), last.tolist(), strict=True)
+        joined = bytearray().join([self.data[a:b] for a, b in runs])
+        ends = np.cumsum(np.diff(self.bounds)[intervals.ravel()])
+        markers = _restarts(len(ends) - 1) + bytes([EOI])
+        np.frombuffer(joined, np.uint8)[ends - 1] = np.frombuffer(markers, np.uint8)
+        return joined
+
+
+def _restarts(n: int) -> bytes:
+    return (RST * (n // 8 + 1))[:n]
 
 
 def _number(data: bytes, at: int) -> int:

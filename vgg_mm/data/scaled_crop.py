@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import torch
 from mmengine import fileio
 
-from vgg_mm.data.images import LoadImage, decode, decode_window
-from vgg_mm.data.jpeg import Jpeg, Window
+from vgg_mm.data.images import LoadImage, decode, decode_cut
+from vgg_mm.data.jpeg import Cut, Jpeg, Window
 from vgg_mm.data.transforms import ScaleJitter, _positive_int, _rng
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
@@ -57,27 +57,58 @@ class LoadScaledCrop(ScaleJitter):
         Adds ``img_shape`` and ``ori_shape``, the whole picture's.
 
         Raises:
-            CorruptImageError: See :func:`vgg_mm.data.decode_window`.
+            CorruptImageError: See :func:`vgg_mm.data.decode_cut`.
         """
-        rng, path = _rng(self, results), results["img_path"]
-        if self.load:
-            jpeg, image = None, self.load(dict(img_path=path))["img"]
-        else:
-            data = fileio.get(path, self.backend_args)
-            jpeg = Jpeg.parse(data)
-            image = None if jpeg else decode(data, path)
-        height, width = shape = (jpeg.header.height, jpeg.header.width) if jpeg else image.shape[:2]
+        for stage in self.stages:
+            results = stage(results)
+        return results
 
+    @property
+    def stages(self) -> list[Callable[[dict], dict]]:
+        """The steps of :meth:`transform`, for a data set that takes many samples through each."""
+        return [self._read, self._parse, self._draw, self._cut, self._decode, self._resize]
+
+    def _read(self, results: dict) -> dict:
+        """``img`` becomes the file's bytes or, with ``in_memory``, the picture."""
+        if self.load:
+            return self.load(results)
+        results["img"] = fileio.get(results["img_path"], self.backend_args)
+        return results
+
+    def _parse(self, results: dict) -> dict:
+        """``img`` becomes a :class:`Jpeg`, which can be cut, or the picture."""
+        data = results["img"]
+        if isinstance(data, bytes):
+            results["img"] = Jpeg.parse(data) or decode(data, results["img_path"])
+        return results
+
+    def _draw(self, results: dict) -> dict:
+        """Adds the scale, and the crop's window in the source."""
+        rng, image = _rng(self, results), results["img"]
+        h, w = shape = image.shape[:2]
         S = int(rng.integers(self.S_min, self.S_max, endpoint=True))
-        scale = S / min(shape)
         side = math.ceil(self.size * min(shape) / S)  # the window's, in pixels of the source
-        y, x = rng.integers(0, (height - side, width - side), endpoint=True).tolist()
-        window = Window(y, x, y + side, x + side)
-        pixels = decode_window(jpeg, window, path) if jpeg else window.of(image)
-        crop = resize(pixels, self.size, scale)
-        flip = rng.random() < 0.5
-        results["img"] = crop[:, ::-1] if flip else crop
+        y, x = rng.integers(0, (h - side, w - side), endpoint=True).tolist()
+        results["window"], results["scale"] = Window(y, x, y + side, x + side), S / min(shape)
         results["img_shape"], results["ori_shape"] = (self.size, self.size), shape
+        return results
+
+    def _cut(self, results: dict) -> dict:
+        """``img`` becomes the :class:`Cut` for the window or, of a picture, the window's pixels."""
+        image, window = results["img"], results.pop("window")
+        results["img"] = image.cut(window) if isinstance(image, Jpeg) else window.of(image)
+        return results
+
+    def _decode(self, results: dict) -> dict:
+        """``img`` becomes the window's pixels."""
+        if isinstance(results["img"], Cut):
+            results["img"] = decode_cut(results["img"], results["img_path"])
+        return results
+
+    def _resize(self, results: dict) -> dict:
+        """``img`` becomes the crop."""
+        crop = resize(results["img"], self.size, results.pop("scale"))
+        results["img"] = cv2.flip(crop, 1) if results["rng"].random() < 0.5 else crop
         return results
 
 
