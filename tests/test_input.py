@@ -9,6 +9,7 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import MODELS, TRANSFORMS
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from vgg_mm import paper
 from vgg_mm.data import (
@@ -16,11 +17,11 @@ from vgg_mm.data import (
     DrawLighting,
     LoadImage,
     LoadScaledCrop,
-    PackCrop,
     PCALighting,
     RandomCrop,
     RandomFlip,
     ScaleJitter,
+    collate_crops,
     decode,
     decode_cut,
 )
@@ -269,15 +270,36 @@ def test_impossible_crops(tmp_path):
 # The batch.
 
 
-def samples(rng, n=3, transform=None, pack=None):
-    """Pictures (3, 8, 9) and their samples, as a pipeline ends."""
-    packs, pack = [], pack or PackCrop()
+def samples(rng, n=3, transform=None):
+    """Pictures (8, 9, 3) as a pipeline leaves them, with labels."""
     for label in range(n):
         results = dict(img=rng.integers(0, 256, (8, 9, 3), dtype=np.uint8), gt_label=label)
         results["rng"] = np.random.default_rng(label)
-        results = transform(results) if transform else results
-        packs.append(pack(results))
-    return packs
+        yield transform(results) if transform else results
+
+
+def collated(**options):
+    return collate_crops(list(samples(np.random.default_rng(0), **options)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_crops_become_planes(dtype):
+    images = [picture(8, 9, seed).astype(dtype) for seed in range(3)]
+    images[1] = images[1][:, ::-1]
+    samples = [dict(img=img, gt_label=i, corrupt=["a"] * i) for i, img in enumerate(images)]
+    batch = collate_crops(samples)
+    assert np.array_equal(batch["inputs"], np.stack(images).transpose(0, 3, 1, 2))
+    assert batch["gt_label"] == [0, 1, 2] and batch["corrupt"] == ["a", "a", "a"]
+    worker = DataLoader(samples, 3, num_workers=1, collate_fn=collate_crops)
+    (other,) = worker
+    assert other["inputs"].dtype == batch["inputs"].dtype and other["inputs"].is_shared()
+    assert torch.equal(other["inputs"], batch["inputs"])
+
+
+def test_crops_of_several_sizes():
+    samples = [dict(img=picture(8, width), gt_label=0, img_path="x.jpg") for width in (8, 9)]
+    with pytest.raises(UserError, match=r"x\.jpg is uint8 \(8, 9, 3\) at the end .*\(8, 8, 3\)"):
+        collate_crops(samples)
 
 
 def preprocessor(**options):
@@ -301,12 +323,12 @@ PCA = (paper.IMAGENET_EIGVAL, paper.IMAGENET_EIGVEC)
 
 @pytest.mark.parametrize("to_rgb", [True, False])
 def test_a_batch_is_the_references(to_rgb):
-    fast = default_collate(samples(np.random.default_rng(0), transform=DrawLighting(*PCA)))
-    assert fast["inputs"].dtype == torch.uint8 and fast["corrupt"] == [""] * 3
+    fast = collated(transform=DrawLighting(*PCA))
+    assert fast["inputs"].dtype == torch.uint8 and fast["corrupt"] == []
     fast = preprocessor(to_rgb=to_rgb)(fast, training=True)
-    inputs = TRANSFORMS.build(dict(type="mmpretrain.PackInputs"))
-    slow = samples(np.random.default_rng(0), transform=PCALighting(*PCA), pack=inputs)
-    slow = default_collate(slow)
+    pack = TRANSFORMS.build(dict(type="mmpretrain.PackInputs"))
+    slow = samples(np.random.default_rng(0), transform=PCALighting(*PCA))
+    slow = default_collate([pack(sample) for sample in slow])
     slow = reference(to_rgb=to_rgb)(slow, training=True)
     assert fast["inputs"].dtype == torch.float32
     torch.testing.assert_close(fast["inputs"], slow["inputs"], rtol=0, atol=1e-4)
@@ -316,7 +338,7 @@ def test_a_batch_is_the_references(to_rgb):
 @pytest.mark.parametrize("to_rgb", [True, False])
 @pytest.mark.parametrize("std", [(1, 1, 1), (60, 50, 40)])
 def test_without_lighting(to_rgb, std):
-    batch = default_collate(samples(np.random.default_rng(0)))
+    batch = collated()
     options = dict(to_rgb=to_rgb, std=std)
     expected = reference(**options)({"inputs": batch["inputs"]})["inputs"]
     ours = preprocessor(**options)
@@ -327,7 +349,7 @@ def test_without_lighting(to_rgb, std):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_cast_net_gets_its_type_and_the_mean_keeps_its_digits(dtype):
-    batch = default_collate(samples(np.random.default_rng(0), transform=DrawLighting(*PCA)))
+    batch = collated(transform=DrawLighting(*PCA))
     exact = preprocessor()(batch, training=True)["inputs"]
     cast = preprocessor().to(dtype)(batch, training=True)["inputs"]
     assert torch.equal(cast, exact.to(dtype))

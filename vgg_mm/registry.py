@@ -24,6 +24,7 @@ def _child(name: str, parent: Registry, locations: list[str]) -> Registry:
 DATASETS = _child("dataset", root.DATASETS, _DATA)
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, [*_DATA, *_TESTING])
 TRANSFORMS = _child("transform", root.TRANSFORMS, _DATA)
+FUNCTIONS = _child("function", root.FUNCTIONS, _DATA)
 MODELS = _child("model", root.MODELS, _MODELS)
 MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS, _TRAINING)
 WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS, _MODELS)

@@ -28,7 +28,6 @@ light = [
             [-0.5836, -0.6948, 0.4203],
         ],
     ),
-    dict(type="vgg_mm.PackCrop"),
 ]
 centre = [dict(type="vgg_mm.CenterCrop", size=224), *pack]
 
@@ -38,7 +37,7 @@ train_dataloader = dict(
     num_workers=8,
     persistent_workers=True,
     drop_last=True,
-    collate_fn=dict(type="default_collate"),
+    collate_fn=dict(type="vgg_mm.collate_crops"),
     sampler=dict(type="vgg_mm.EpochSampler"),
     dataset=dict(
         type="vgg_mm.SeededDataset",

@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from vgg_mm import paper
 from vgg_mm.benchmarks import interleaved, parser, write
-from vgg_mm.data import EpochSampler, SeededDataset, decode
+from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.stats import find_pictures
 from vgg_mm.data.tiling import TILED, check_jpegtran, tile
 from vgg_mm.errors import UserError
@@ -42,7 +42,6 @@ STOCK = [
 OURS = [
     dict(type="vgg_mm.LoadScaledCrop", S=S, size=SIZE),
     dict(type="vgg_mm.DrawLighting", **PCA),
-    dict(type="vgg_mm.PackCrop"),
 ]
 
 
@@ -82,18 +81,20 @@ def stock(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
     preprocessor = dict(
         type="mmpretrain.ClsDataPreprocessor", mean=MEAN, std=[1, 1, 1], to_rgb=True
     )
-    return _float_batches(dataset, DefaultSampler(dataset, seed=0), preprocessor, workers)
+    sampler = DefaultSampler(dataset, seed=0)
+    return _float_batches(dataset, sampler, default_collate, preprocessor, workers)
 
 
 def ours(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
     """The same as our configs do."""
     dataset = SeededDataset(Pictures(paths, OURS))
     preprocessor = dict(type="vgg_mm.VGGPreprocessor", mean=MEAN, to_rgb=True)
-    return _float_batches(dataset, EpochSampler(dataset, seed=0), preprocessor, workers)
+    sampler = EpochSampler(dataset, seed=0)
+    return _float_batches(dataset, sampler, collate_crops, preprocessor, workers)
 
 
 def _float_batches(
-    dataset: Dataset, sampler: Sampler, preprocessor: dict, workers: int
+    dataset: Dataset, sampler: Sampler, collate: Callable, preprocessor: dict, workers: int
 ) -> Callable[[], None]:
     preprocess = MODELS.build(preprocessor)
     loader = DataLoader(
@@ -101,7 +102,7 @@ def _float_batches(
         BATCH,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=default_collate,
+        collate_fn=collate,
         persistent_workers=workers > 0,
     )
 

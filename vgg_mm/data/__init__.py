@@ -1,5 +1,6 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
+from .collate import collate_crops
 from .folders import DemoPictures, Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, read_image
 from .lists import VOCList
@@ -9,7 +10,6 @@ from .transforms import (
     CenterCrop,
     DrawLighting,
     MultiScale,
-    PackCrop,
     PCALighting,
     RandomCrop,
     RandomFlip,
@@ -30,13 +30,13 @@ __all__ = [
     "LoadScaledCrop",
     "MultiScale",
     "PCALighting",
-    "PackCrop",
     "RandomCrop",
     "RandomFlip",
     "Rescale",
     "ScaleJitter",
     "SeededDataset",
     "VOCList",
+    "collate_crops",
     "decode",
     "decode_cut",
     "read_image",

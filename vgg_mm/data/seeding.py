@@ -106,7 +106,8 @@ class SeededDataset(Dataset):
                 for key in keys[start : start + GROUP]
             ]
             for n in range(len(stages)):
-                group = [self._apply(stages[: n + 1], sample) for sample in group]
+                steps = stages[: n + 1]
+                group = [self._apply(steps, sample) for sample in group]
             samples += group
         return samples
 
@@ -115,11 +116,10 @@ class SeededDataset(Dataset):
 
     def _apply(self, stages: list[Callable[[dict], dict]], sample: dict) -> dict:
         """Applies the last stage; a corrupt picture's substitute goes through all of them."""
-        rng, corrupt = sample.get("rng"), sample.get("corrupt")
         try:
             return stages[-1](sample)
         except CorruptImageError as error:
-            corrupt.append(str(error))
+            rng, corrupt = sample["rng"], [*sample["corrupt"], str(error)]
         if len(corrupt) == 10:
             raise UserError(
                 f"10 of 10 pictures drawn from {self.dataset.data_root} are corrupt: "

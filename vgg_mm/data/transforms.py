@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -213,35 +212,10 @@ class PCALighting(BaseTransform):
 class DrawLighting(PCALighting):
     """Draws :class:`PCALighting`'s shift and leaves it to :class:`vgg_mm.VGGPreprocessor` to add.
 
-    Takes the same arguments and draws the same numbers; :class:`PackCrop` passes them on.
+    Takes the same arguments, draws the same numbers; :func:`vgg_mm.collate_crops` passes them on.
     """
 
     def transform(self, results: dict) -> dict:
         """Adds ``lighting``, the shift of (R, G, B) in grey levels, to be added to all pixels."""
         results["lighting"] = self._draw(results)
         return results
-
-
-@TRANSFORMS.register_module()
-class PackCrop(BaseTransform):
-    """Ends a training pipeline, in place of PackInputs: what the batch needs, as plain arrays.
-
-    To send a DataSample from a worker takes a third of the time that a crop takes to load; from
-    arrays, :class:`vgg_mm.VGGPreprocessor` makes the batch's samples where they are needed.
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Packs a sample for ``default_collate``.
-
-        Returns:
-            ``inputs`` (3, H, W) of the image's type, ``gt_label``, ``corrupt``, a line for each
-            picture that it stands in for, and ``lighting`` (3,) if it was drawn.
-        """
-        image = results["img"]
-        planes = np.empty((3, *image.shape[:2]), image.dtype)
-        cv2.split(image, list(planes))  # into them; takes half of the time of a transposed copy
-        packed = {"inputs": torch.from_numpy(planes), "gt_label": results["gt_label"]}
-        packed["corrupt"] = "\n".join(results.get("corrupt", ()))
-        if "lighting" in results:
-            packed["lighting"] = results["lighting"]
-        return packed

@@ -45,7 +45,7 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
         Args:
             data: ``inputs``, (N, 3, H, W) or a list of N (3, H, W), and perhaps ``data_samples``
-                or, from :class:`vgg_mm.PackCrop`, ``gt_label`` (N,) and ``lighting`` (N, 3).
+                or, from :func:`vgg_mm.collate_crops`, ``gt_label`` and ``lighting`` (N, 3).
             training: Whether to apply mmpretrain's batch augmentations.
 
         Returns:
@@ -56,7 +56,8 @@ class VGGPreprocessor(ClsDataPreprocessor):
             samples = [DataSample().set_gt_label(label) for label in data["gt_label"]]
         shift = self.shift.expand(len(inputs), 3)
         if "lighting" in data:
-            shift = shift + (data["lighting"] if self.rgb else data["lighting"].flip(1))
+            lighting = torch.as_tensor(data["lighting"])
+            shift = shift + (lighting if self.rgb else lighting.flip(1))
         shift = shift.float()[:, :, None, None].to(self.device, non_blocking=True)  # (N, 3, 1, 1)
         if isinstance(inputs, Tensor):
             inputs = self._add(inputs, shift)

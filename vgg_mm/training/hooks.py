@@ -47,7 +47,7 @@ class SpeedHook(Hook):
 class CorruptImagesHook(Hook):
     """Counts the distinct corrupt pictures that :class:`vgg_mm.SeededDataset` replaced.
 
-    Their names are the batch's ``corrupt``, from :class:`vgg_mm.PackCrop`.
+    Their names are the batch's ``corrupt``, from :func:`vgg_mm.collate_crops`.
 
     Args:
         limit: The share of the data set that may be bad before the training stops.
@@ -63,7 +63,7 @@ class CorruptImagesHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Logs new names and stops when this process alone has seen too many."""
-        new = {name for lines in data_batch.get("corrupt", ()) for name in lines.splitlines()}
+        new = set(data_batch.get("corrupt", ()))
         for name in sorted(new - self.seen):
             runner.logger.warning(f"Corrupt picture, another takes its place: {name}")
         if new - self.seen:
