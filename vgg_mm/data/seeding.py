@@ -69,8 +69,7 @@ class SeededDataset(Dataset):
 
     Of the samples that are asked for at once, as a DataLoader's worker does for a batch, ``GROUP``
     go through the pipeline side by side, all through one transform before the next (or through one
-    of its ``stages``): a core that repeats itself finds its code in its caches, and is a third
-    faster for it.
+    of its ``stages``): a core that repeats itself finds its code in its caches.
 
     Args:
         dataset: The config of the data set, any of mmpretrain's.
