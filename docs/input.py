@@ -28,9 +28,9 @@ def draw(out: Path) -> None:
     data = cv2.imencode(".jpg", image, options)[1].tobytes()
     side = SIZE * min(HEIGHT, WIDTH) // S
     window = Window(*CORNER, CORNER[0] + side, CORNER[1] + side)
-    cut, place = Jpeg.parse(data).cut(window)
-    decoded = cv2.imdecode(np.frombuffer(cut, np.uint8), cv2.IMREAD_COLOR)
-    y, x = window.top - place.top, window.left - place.left
+    cut = Jpeg.parse(data).cut(window)
+    decoded = cv2.imdecode(np.frombuffer(cut.data, np.uint8), cv2.IMREAD_COLOR)
+    y, x = window.top - cut.place.top, window.left - cut.place.left
     height, width = decoded.shape[:2]
 
     shown = np.full_like(image, 255) - (255 - image) // 4

@@ -9,6 +9,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.registry import Registry
 
@@ -235,3 +237,10 @@ def test_testing_hours_and_disk(typed, parse):
     sizes = [size for what, size in disk.items() if f"`scores`: {pairs} pairs" in what]
     assert sizes == [f"{scores:.1f}"]
     assert f"{gigabytes['A']:.2f} GB (net A) to {gigabytes['E']:.2f} GB (net E)" in IMAGENET
+
+
+def test_the_inputs_picture_can_be_drawn_again(tmp_path):
+    runpy.run_path(str(ROOT / "docs" / "input.py"))["draw"](tmp_path / "input.png")
+    drawn, ours = (cv2.imread(str(path / "input.png")) for path in (tmp_path, ROOT / "docs"))
+    assert drawn.shape == ours.shape
+    assert np.abs(drawn.astype(int) - ours).mean() < 8  # fonts may differ
