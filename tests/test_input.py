@@ -296,10 +296,15 @@ def test_crops_become_planes(dtype):
     assert torch.equal(other["inputs"], batch["inputs"])
 
 
-def test_crops_of_several_sizes():
-    samples = [dict(img=picture(8, width), gt_label=0, img_path="x.jpg") for width in (8, 9)]
-    with pytest.raises(UserError, match=r"x\.jpg is uint8 \(8, 9, 3\) at the end .*\(8, 8, 3\)"):
-        collate_crops(samples)
+def test_what_makes_no_batch():
+    alike = dict(img=picture(8, 8), gt_label=0)
+    wider = dict(img=picture(8, 9), gt_label=0, img_path="x.jpg")
+    with pytest.raises(UserError, match=r"x\.jpg is uint8 \(8, 9, 3\) at .*uint8 \(8, 8, 3\) fits"):
+        collate_crops([alike, wider])
+    with pytest.raises(UserError, match=r"An image is uint8 \(8, 8\) at .*\(8, 8, 3\) fits"):
+        collate_crops([dict(img=picture(8, 8)[..., 0], gt_label=0)])
+    with pytest.raises(UserError, match="no 'img'. Leave PackInputs out of it"):
+        collate_crops([dict(inputs=torch.zeros(3, 8, 8))])
 
 
 def preprocessor(**options):

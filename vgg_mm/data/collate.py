@@ -19,9 +19,9 @@ from vgg_mm.registry import FUNCTIONS
 def collate_crops(samples: Sequence[dict]) -> dict:
     """Makes a training batch of what a pipeline of crops returns: a dataloader's ``collate_fn``.
 
-    It takes the place of PackInputs and a collation of what that packs: the crops are copied once,
-    and no DataSample travels, for one takes a worker a third of the time that a crop takes to load.
-    :class:`vgg_mm.VGGPreprocessor` makes the batch's DataSamples where they are needed.
+    It takes the place of PackInputs and of a collation of what that packs: the crops are copied
+    once, and no DataSample travels, which is slow. :class:`vgg_mm.VGGPreprocessor` makes the
+    batch's DataSamples where they are needed.
 
     Args:
         samples: N results of a pipeline: ``img``, uint8 or float32 (H, W, 3), all of one size,
@@ -32,17 +32,22 @@ def collate_crops(samples: Sequence[dict]) -> dict:
         it was drawn, and ``corrupt``, what is wrong with the pictures that others stand in for.
 
     Raises:
-        UserError: If the images are of different sizes.
+        UserError: If the images are not alike, or the pipeline has packed them.
     """
-    first = samples[0]["img"]
-    inputs = _empty((len(samples), 3, *first.shape[:2]), first.dtype)
+    if "img" not in samples[0]:
+        raise UserError(
+            "collate_crops: the pipeline's samples have no 'img'. Leave PackInputs out of it, or"
+            " set the dataloader's collate_fn=dict(type='default_collate')."
+        )
+    dtype, (h, w) = samples[0]["img"].dtype, samples[0]["img"].shape[:2]
+    inputs = _empty((len(samples), 3, h, w), dtype)
     for sample, planes in zip(samples, inputs.numpy(), strict=True):
         image = sample["img"]
-        if (image.shape, image.dtype) != (first.shape, first.dtype):
+        if (image.dtype, image.shape) != (dtype, (h, w, 3)):
             raise UserError(
                 f"{sample.get('img_path', 'An image')} is {image.dtype} {image.shape} at the end of"
-                f" the pipeline, and another of its batch {first.dtype} {first.shape}: let"
-                " LoadScaledCrop or RandomCrop make all alike."
+                f" the pipeline, where {dtype} {(h, w, 3)} fits its batch: let LoadScaledCrop or"
+                " RandomCrop make all alike."
             )
         cv2.split(image, list(planes))
     batch = {"inputs": inputs, "gt_label": [sample["gt_label"] for sample in samples]}
