@@ -176,7 +176,7 @@ class Jpeg:
         at = at[codes[at] != 0]  # 0 stands after an 0xFF that is no marker
         count = -(-math.prod(header.grid) // header.interval) if header.interval else 1
         at = at[:count]
-        if len(at) < count or codes[at].tobytes() != _restarts(count - 1) + bytes([EOI]):
+        if len(at) < count or codes[at].tobytes() != _markers(count):
             return None
         return cls(data, header, header.end + np.concatenate(([0], at + 1)))
 
@@ -240,13 +240,13 @@ class Jpeg:
         runs = zip(first.tolist(), last.tolist(), strict=True)
         joined = bytearray().join([self.data[a:b] for a, b in runs])
         ends = np.cumsum(np.diff(self.bounds)[intervals.ravel()])
-        markers = _restarts(len(ends) - 1) + bytes([EOI])
-        np.frombuffer(joined, np.uint8)[ends - 1] = np.frombuffer(markers, np.uint8)
+        np.frombuffer(joined, np.uint8)[ends - 1] = np.frombuffer(_markers(len(ends)), np.uint8)
         return joined
 
 
-def _restarts(n: int) -> bytes:
-    return (RST * (n // 8 + 1))[:n]
+def _markers(n: int) -> bytes:
+    """The markers that end n intervals: restart markers in turn, and the end marker."""
+    return (RST * (n // 8 + 1))[: n - 1] + bytes([EOI])
 
 
 def _number(data: bytes, at: int) -> int:
