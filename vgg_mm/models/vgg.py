@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vgg_mm.errors import UserError, suggest
+from vgg_mm.models.winograd import Conv2d
 from vgg_mm.paper import TABLE_1, Layer, stages
 from vgg_mm.registry import MODELS
 
@@ -105,7 +106,7 @@ class VGG(BaseModule):
             for layer in stage:
                 if layer.kernel:
                     padding = dilation * (layer.kernel // 2)
-                    conv = nn.Conv2d(
+                    conv = Conv2d(
                         channels, layer.channels, layer.kernel, padding=padding, dilation=dilation
                     )
                     self.add_module(layer.name, conv)

@@ -1,0 +1,130 @@
+"""Winograd's convolutions, against torch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from vgg_mm.models import winograd
+from vgg_mm.models.winograd import Conv2d
+from vgg_mm.testing import TestTime
+
+NHWC = torch.channels_last
+
+
+def draw(*shape, memory_format=NHWC):
+    torch.manual_seed(0)
+    return torch.randn(shape).to(memory_format=memory_format)
+
+
+def conv2d(x, conv):
+    return F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+
+
+@pytest.mark.parametrize("block", [1, 5, 512])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 4, 6), (3, 7, 4), (2, 1, 9), (5, 12, 11)])
+@pytest.mark.parametrize("memory_format", [NHWC, torch.contiguous_format])
+@torch.no_grad()
+def test_it_is_conv2d(shape, block, memory_format, monkeypatch):
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    x = draw(shape[0], 6, *shape[1:], memory_format=memory_format)
+    conv = nn.Conv2d(6, 10, 3, padding=1)
+    y = winograd.winograd(x, conv.weight, conv.bias)
+    assert y.is_contiguous(memory_format=NHWC)
+    assert (y - conv2d(x, conv)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_rounding_is_no_worse_than_torchs_own():
+    x, conv = draw(1, 512, 24, 24).relu_(), Conv2d(512, 512, 3, padding=1)
+    exact = conv2d(x, conv)
+    y = conv(x)
+    assert not torch.equal(y, nn.Conv2d.forward(conv, x))
+    assert (y - exact).abs().max() < 2e-6 * exact.abs().max()
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The shapes of the maps that came to :func:`winograd`, which takes narrow convs too."""
+    shapes = []
+    own = winograd.winograd
+
+    def spy(x, *args):
+        shapes.append(tuple(x.shape))
+        return own(x, *args)
+
+    monkeypatch.setattr(winograd, "winograd", spy)
+    monkeypatch.setattr(winograd, "CHANNELS", 8)
+    monkeypatch.setattr(winograd, "POSITIONS", 32)
+    return shapes
+
+
+@torch.no_grad()
+def test_it_takes_wide_convs_on_large_maps(taken):
+    for conv, shape, takes in (
+        (Conv2d(8, 8, 3, padding=1), (1, 8, 4, 8), True),
+        (Conv2d(8, 8, 3, padding=1), (2, 8, 4, 4), True),
+        (Conv2d(8, 8, 3, padding=1), (1, 8, 4, 7), False),
+        (Conv2d(8, 8, 3, padding=1), (8, 4, 8), False),
+        (Conv2d(7, 8, 3, padding=1), (1, 7, 4, 8), False),
+        (Conv2d(8, 7, 3, padding=1), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 1), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3, padding=2, dilation=2), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3, padding=1, stride=2), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3, padding=1, groups=2), (1, 8, 4, 8), False),
+    ):
+        taken.clear()
+        x = torch.randn(shape)
+        x = x.to(memory_format=NHWC) if x.dim() == 4 else x
+        assert torch.allclose(conv(x), nn.Conv2d.forward(conv, x), atol=1e-5)
+        assert bool(taken) == takes, (conv, shape)
+
+
+def test_training_other_types_and_graphs_take_torchs(taken):
+    conv, x = Conv2d(8, 8, 3, padding=1), draw(1, 8, 8, 8)
+    conv(x).sum().backward()
+    assert conv.weight.grad.any()
+    with torch.no_grad():
+        conv(x.contiguous())
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(x)
+        torch.jit.trace(conv, x, check_trace=False)
+        torch.export.export(conv, (x,))
+        conv.double()(x.double())
+        assert not taken
+        conv.float()(x)
+    with torch.inference_mode():
+        conv(x)
+    assert len(taken) == 2
+
+
+def test_the_evaluation_takes_it(taken):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(type="vgg_mm.VGG", arch="C", width=4),
+            head=dict(type="vgg_mm.VGGHead", in_channels=32, channels=16, num_classes=5),
+            data_preprocessor=dict(mean=[128] * 3, std=[1] * 3, to_rgb=True),
+        )
+    )
+    model.init_weights()
+    images = [torch.randint(256, (3, 224, 256), dtype=torch.uint8)]
+    for views, batch in (("dense", 2), ("crops", 32)):
+        taken.clear()
+        evaluate = TestTime(model.eval(), views=views, crop_size=224)
+
+        def score(evaluate=evaluate):
+            data = dict(inputs=[images], data_samples=[DataSample()])
+            return evaluate.test_step(data)[0].pred_score
+
+        fast = score()
+        # Not conv1_1 to conv2_1, which are narrow, nor conv3_3, conv4_3 and conv5_3, of 1x1.
+        assert [shape[1] for shape in taken[:7]] == [8, 8, 16, 16, 32, 32, 32]
+        assert taken[0][0] == batch
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(winograd, "CHANNELS", 1000)
+            assert torch.allclose(fast, score(), atol=1e-6)
