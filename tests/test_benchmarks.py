@@ -2,13 +2,18 @@
 
 import json
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import mmpretrain
 import pytest
 import torch
+from mmengine.config import Config
 
 from vgg_mm.benchmarks import interleaved
+from vgg_mm.benchmarks.input import generate
 from vgg_mm.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
 
@@ -34,6 +39,30 @@ def test_the_testing_benchmark_agrees_with_timm_and_stock(tmp_path, monkeypatch,
     sent = 3 * (341 * 256 + 512 * 384 + 683 * 512)
     assert figures["worker_bytes_vs_stock"] == pytest.approx(150 * 3 * 224 * 224 / sent)
     assert capsys.readouterr().out.count("differ from ours by") == 3
+
+
+@pytest.mark.skipif(not shutil.which("jpegtran"), reason="tiles with jpegtran")
+def test_the_input_benchmark_measures_given_pictures(tmp_path):
+    generate(tmp_path, 3)
+    file = tmp_path / "figures.json"
+    arguments = ["input", "--data", str(tmp_path), "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, ROOT / "tools/benchmark.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 of 3 tiled" in done.stdout
+    figures = json.loads(file.read_text())
+    assert set(figures) >= {
+        "untouched_vs_mmpretrain",
+        "tiled_vs_mmpretrain",
+        "loader_vs_mmpretrain",
+        "loader_vs_default_collate",
+    }
+    assert 0.9 < figures["tiled_bytes"] < 1.1
+
+
+def test_mmpretrains_vgg_config_leaves_the_collation_to_mmengine():
+    configs = Path(mmpretrain.__file__).parent / ".mim/configs"
+    cfg = Config.fromfile(configs / "vgg/vgg16_8xb32_in1k.py")
+    assert "collate_fn" not in cfg.train_dataloader
 
 
 def test_results_that_differ_end_the_benchmark():

@@ -75,6 +75,8 @@ def test_it_takes_wide_convs_on_large_maps(taken):
         (Conv2d(8, 8, 3, padding=2, dilation=2), (1, 8, 4, 8), False),
         (Conv2d(8, 8, 3, padding=1, stride=2), (1, 8, 4, 8), False),
         (Conv2d(8, 8, 3, padding=1, groups=2), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3, padding=1, bias=False), (1, 8, 4, 8), False),
+        (Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), (1, 8, 4, 8), False),
     ):
         taken.clear()
         x = torch.randn(shape)

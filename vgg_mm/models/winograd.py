@@ -46,6 +46,8 @@ class Conv2d(nn.Conv2d):
             and self.kernel_size == (3, 3)
             and self.stride == self.padding == self.dilation == (1, 1)
             and self.groups == 1
+            and self.padding_mode == "zeros"
+            and self.bias is not None
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last)
