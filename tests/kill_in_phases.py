@@ -18,7 +18,7 @@ from vgg_mm.demo import unpack
 from vgg_mm.training import PlateauLR, TrainLoop
 from vgg_mm.upstream import FORMATTER
 
-tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/stress_resume.py"))
+tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/analysis/stress_resume.py"))
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 
 

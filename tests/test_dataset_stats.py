@@ -14,7 +14,7 @@ from vgg_mm.data import pool, read_image, stats
 from vgg_mm.data.stats import dataset_statistics, find_pictures
 from vgg_mm.errors import UserError
 
-TOOL = Path(__file__).parents[1] / "tools/dataset_stats.py"
+TOOL = Path(__file__).parents[1] / "tools/data/dataset_stats.py"
 
 
 @pytest.fixture

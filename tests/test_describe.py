@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tools.analysis.lesson import lesson
 from vgg_mm.models.describe import build, describe, layer_table, paper_net, total
-from vgg_mm.models.lesson import lesson
 from vgg_mm.paper import PARAMETERS, TABLE_1, stages
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def text():
 def tool(monkeypatch, capsys):
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["describe.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools/describe.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools/analysis/describe.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return call

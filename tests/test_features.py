@@ -197,7 +197,7 @@ def test_two_processes_extract_the_same_file_as_one(cfg, checkpoint, folder, tmp
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("plain.py", ROOT / "tools/extract_features.py", "cfg.py", checkpoint),
+            *("plain.py", ROOT / "tools/analysis/extract_features.py", "cfg.py", checkpoint),
             *(folder["data_root"], "--out", "two.npz", "--launcher", "pytorch"),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -427,7 +427,7 @@ def test_the_tool_compares_with_raw_pixels(svm, tool, mistake, cfg, checkpoint, 
     says = mistake("linear_svm", "train.npz", "val.npz")
     assert "train.npz and val.npz were not tested on the same data" in says
     says = mistake("linear_svm", "net.pth")
-    assert "net.pth is not a file that tools/extract_features.py wrote" in says
+    assert "net.pth is not a file that tools/analysis/extract_features.py wrote" in says
     assert "leave one out" in mistake(
         "linear_svm", "train.npz", "--test", "val.npz", "--per-class", 1, 1
     )

@@ -16,6 +16,7 @@ from mmpretrain.registry import MODELS
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
+from vgg_mm.mim import commands
 from vgg_mm.testing.predict import Predictor, draw
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def folder(tmp_path):
 def tool(monkeypatch, capsys):
     def call(*args, name="predict"):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+        runpy.run_path(str(commands()[name]), run_name="__main__")
         return capsys.readouterr().out
 
     return call
@@ -261,7 +262,7 @@ finally:
 """
     for tool in ("predict", "score_map", "describe", "dataset_stats"):
         subprocess.run(
-            [sys.executable, "-c", code, ROOT / f"tools/{tool}.py", "--help"],
+            [sys.executable, "-c", code, commands()[tool], "--help"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
             check=True,

@@ -106,7 +106,7 @@ def tables(monkeypatch, capsys):
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, args), "--csv", "tables.csv"])
-        runpy.run_path(str(ROOT / "tools/tables.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools/analysis/tables.py"), run_name="__main__")
         by_table = {}
         for line in csv.DictReader(open("tables.csv", newline="")):
             number = line["table"].removeprefix("Table ")[0]
@@ -329,7 +329,7 @@ def test_as_a_command_with_markdown(stored):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
-        str(ROOT / "tools/tables.py"),
+        str(ROOT / "tools/analysis/tables.py"),
         str(stored),
         "--markdown",
         "made/t.md",

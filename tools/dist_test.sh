@@ -4,4 +4,4 @@ set -euo pipefail
 
 config=${1:?a config} checkpoint=${2:?a checkpoint} processes=${3:?how many GPUs, or CPU processes}
 shift 3
-exec "$(dirname "$0")/torchrun.sh" "$processes" test.py "$config" "$checkpoint" "$@"
+exec bash "$(dirname "$0")/torchrun.sh" "$processes" test.py "$config" "$checkpoint" "$@"

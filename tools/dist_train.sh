@@ -4,4 +4,4 @@ set -euo pipefail
 
 config=${1:?a config} processes=${2:?how many GPUs, or CPU processes}
 shift 2
-exec "$(dirname "$0")/torchrun.sh" "$processes" train.py "$config" "$@"
+exec bash "$(dirname "$0")/torchrun.sh" "$processes" train.py "$config" "$@"

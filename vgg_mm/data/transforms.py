@@ -189,7 +189,7 @@ class PCALighting(BaseTransform):
         if self.eigval.shape != (3,) or self.eigvec.shape != (3, 3):
             raise UserError(
                 "PCALighting: eigval must hold 3 numbers and eigvec 3 rows of 3, as "
-                "tools/dataset_stats.py prints them."
+                "tools/data/dataset_stats.py prints them."
             )
         if self.eigval.max() > 1:
             raise UserError(

@@ -104,7 +104,7 @@ class Features(Stored):
         features: (N, D), of L2 norm 1 each.
     """
 
-    made_by = "tools/extract_features.py"
+    made_by = "tools/analysis/extract_features.py"
 
     features: np.ndarray
 
