@@ -37,18 +37,18 @@ from tools.reproduce.bootstrap import (
     judge,
 )
 from tools.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
-from tools.reproduce.plan import TRAININGS, Run, make_plan
+from tools.reproduce.plan import Run, make_plan
 from tools.reproduce.report import write_report
 from tools.reproduce.results import Results
 from tools.reproduce.scales import SCALES, SMALL, Scale
 from vgg_mm.errors import UserError
-from vgg_mm.paper import TABLE_3, TABLE_6, scaled, scores_command
+from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
 from vgg_mm.testing import Scores, report
 from vgg_mm.testing.scores import file_sha256
 
 ROOT = Path(__file__).parents[1]
 RATES = {"train": 1e9, "test": 1e9}
-MICRO = Scale("micro", 32, 2, 8, 4, 1e-2, 3, options=SMALL)
+MICRO = Scale("micro", crop=32, width=2, channels=8, batch=4, lr=1e-2, epochs=3, options=SMALL)
 # Nets A and D stand for all: every kind of start, every kind of test, both ablations.
 ARCHS = ("A", "D")
 

@@ -15,11 +15,8 @@ from mmengine.config import Config
 from tools.reproduce.pictures import Data
 from tools.reproduce.scales import ROOT, Scale, as_arguments, config_file, options
 from vgg_mm.models.describe import build, describe, total
-from vgg_mm.paper import S_JITTER, TABLE_3, config_name, scaled, scores_needed
+from vgg_mm.paper import S_JITTER, TRAININGS, Side, Training, config_name, scaled, scores_needed
 from vgg_mm.testing.evaluation import VIEWS
-
-Training = tuple[str, int | tuple[int, int]]  # a net and its S
-TRAININGS: tuple[Training, ...] = tuple((row.arch, row.S) for row in TABLE_3)
 
 # The settings that a test looks at: of the net, the pictures, and S and Q for its scores.
 FOR_TESTS = ("S", "Q", "model", "test_", "tta_")
@@ -203,7 +200,7 @@ def _run_steps(scale: Scale, run: Run, processes: int) -> Iterator[Step]:
         yield _test(scale, run, processes, training, step, "dense", [ablation.Q], out)
 
 
-def _before(arch: str, S: int | tuple[int, int]) -> Training | None:
+def _before(arch: str, S: Side) -> Training | None:
     """Net A and A-LRN start new, other nets from net A, a larger S from the next smaller one."""
     if S == 256:
         return None if arch in ("A", "A-LRN") else ("A", 256)

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from tools.reproduce.plan import TRAININGS, Run, step_config
+from tools.reproduce.plan import Run, step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.data import read_image
-from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, config_name, scaled
+from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, TRAININGS, config_name, scaled
 from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.report import RIGHT, WRONG, curves
 from vgg_mm.testing.score_map import draw_score_maps

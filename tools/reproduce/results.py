@@ -11,7 +11,7 @@ from tools.reproduce.claims import LARGER, Part
 from tools.reproduce.plan import Ablation, Run, ablations
 from tools.reproduce.scales import Scale
 from vgg_mm.errors import UserError
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, FusionRow, Row
+from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, FusionRow, Row
 from vgg_mm.testing.fusion import check_same_data
 from vgg_mm.testing.scores import Scores
 from vgg_mm.testing.tables import StoredScores, scores_files
@@ -21,7 +21,6 @@ AnyRow = Row | FusionRow
 EACH_Q = tuple(
     Row(row.arch, row.S, (Q,), "dense", row.top1, row.top5) for row in TABLE_4 for Q in row.Q
 )
-ROWS = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6, *EACH_Q)
 
 
 def _key(row: AnyRow, k: int) -> tuple:
@@ -57,7 +56,7 @@ class Results:
         self.stored = {
             run: StoredScores(scores_files([folder]), scale.crop) for run, folder in folders.items()
         }
-        self.rows = [row for row in ROWS if not self.lacking(row)]
+        self.rows = [row for row in (*ROWS, *EACH_Q) if not self.lacking(row)]
         self.ablations = [
             ablation
             for ablation in ablations(scale.crop)

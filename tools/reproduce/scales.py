@@ -92,14 +92,20 @@ _CHOSEN = (
     "no part in it. The convs start from He's initialisation: from Glorot's, the paper's, so "
     "narrow a net E often does not start to learn."
 )
+_NARROW = dict(width=16, channels=256, batch=16, lr=5e-3, epochs=90, chosen=_CHOSEN, options=SMALL)
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("mini", 32, 16, 256, 16, 5e-3, 90, chosen=_CHOSEN, options=SMALL),
-        Scale("small", 64, 16, 256, 16, 5e-3, 90, chosen=_CHOSEN, options=SMALL),
+        Scale("mini", crop=32, **_NARROW),
+        Scale("small", crop=64, **_NARROW),
         Scale(
             "imagenet",
-            *(224, 64, 4096, 256, 1e-2, 74),
+            crop=224,
+            width=64,
+            channels=4096,
+            batch=256,
+            lr=1e-2,
+            epochs=74,
             plateau=True,
             data="data/imagenet",
             chosen="The recipe is the paper's (Sec. 3.1).",
