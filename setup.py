@@ -28,6 +28,7 @@ setup(
             ".mim/configs/**/*.py",
             ".mim/configs/*.yml",
             ".mim/tools/**/*.py",
+            ".mim/tools/reproduce/templates/*",
             ".mim/tools/*.sh",
         ],
     },
@@ -39,6 +40,8 @@ setup(
         "torchvision",
         "numpy",
         "matplotlib",
+        "jinja2",
+        "markupsafe",
     ],
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.
