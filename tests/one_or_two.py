@@ -45,7 +45,7 @@ def config(work_dir, processes, compress=None):
 
 
 def record(file):
-    """Makes the net one of float64, and the loop write down the whole batch's loss at every step."""
+    """Makes the net float64, and the loop write down the whole batch's loss at every step."""
 
     def prepare():
         wrap, call_hook = Runner.wrap_model, TrainLoop.run_iter
