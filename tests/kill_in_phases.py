@@ -74,14 +74,21 @@ def at_a_drop():
     PlateauLR.step = dying
 
 
+def config(work_dir):
+    """The tool's, with a drop at every validation but the first, whatever the CPU's roundings."""
+    cfg = tool["config"](work_dir, data, 0, 1)
+    cfg.param_scheduler.threshold = 1000
+    return cfg
+
+
 folder = Path(sys.argv[1])
 data = unpack(folder / "data")
 whole = folder / "whole"
-assert tool["finish"](tool["start"](tool["config"](whole, data, 0, 1)))
+assert tool["finish"](tool["start"](config(whole)))
 found = {"whole": Path(f"{whole}.log").read_text()}
 for phase in (in_mid_epoch, while_a_checkpoint_is_written, in_validation, at_a_drop):
     work_dir = folder / phase.__name__
-    cfg = tool["config"](work_dir, data, 0, 1)
+    cfg = config(work_dir)
     killed = not tool["finish"](tool["start"](cfg, prepare=phase))
     finished = tool["finish"](tool["start"](cfg))
     found[phase.__name__] = {

@@ -391,6 +391,14 @@ def test_multi_label_leaves_out_what_is_difficult(svm):
     assert read_image("deep/map.png").shape[0] > 300
 
 
+def test_features_that_are_no_numbers_are_named(svm, tmp_path):
+    x = np.ones((4, 2), np.float32)
+    x[2:] = np.nan
+    features(x, [0, 0, 1, 1]).save(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"x\.npz: the features of 2 images are no num.* 2.* first"):
+        svm.load([tmp_path / "x.npz"])
+
+
 def test_what_cannot_be_split(svm):
     x, labels = clusters([5, 5, 1], 0.1)
     with pytest.raises(UserError, match=r"a class has 1 image\(s\): too few for 5 folds"):

@@ -117,6 +117,20 @@ def test_predicts_densely_with_the_mirror_image(cfg, model, checkpoint, folder):
     assert torch.stack(found).std(0).max() > 0.01
 
 
+def test_no_class_is_named_where_the_probabilities_are_no_numbers(
+    model, checkpoint, folder, tool, tmp_path
+):
+    saved = torch.load(checkpoint)
+    saved["state_dict"]["head.fc8.bias"] = torch.full((8,), torch.nan)
+    torch.save(saved, checkpoint)
+    for name in ("predict", "score_map"):
+        with pytest.raises(
+            SystemExit, match=r"^error: .*wide\.png: the net's probabilities are no"
+        ):
+            tool(CONFIG, checkpoint, folder / "wide.png", name=name)
+    assert not list(tmp_path.glob("**/*.png.png"))
+
+
 def test_tool_names_and_draws_a_folder(cfg, checkpoint, folder, tool, tmp_path):
     out = tool(CONFIG, checkpoint, folder, "--top", 2)
     predictor = Predictor(cfg, checkpoint)

@@ -494,13 +494,13 @@ def test_two_processes_take_the_steps_of_one(losses):
     one, two = losses["one"], losses["two"]
     assert len(one) == len(two) == 20
     assert one[-1] < 0.9 * one[0]
-    assert np.allclose(one, two, atol=1e-5, rtol=0)
+    assert np.allclose(one, two, atol=0, rtol=1e-12)
 
 
 def test_compressed_gradients_are_rounded_and_train_as_well(losses):
     assert losses["two"][0] == losses["bf16"][0]
     assert losses["two"][-1] != losses["bf16"][-1]
-    assert losses["bf16"][-1] == pytest.approx(losses["two"][-1], rel=0.05)
+    assert losses["bf16"][-1] == pytest.approx(losses["two"][-1], rel=0.01)
 
 
 def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):

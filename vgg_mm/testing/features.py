@@ -105,6 +105,7 @@ class Features(Stored):
     """
 
     made_by = "tools/analysis/extract_features.py"
+    holds = "features"
 
     features: np.ndarray
 
@@ -123,4 +124,3 @@ class SaveFeatures(SaveScores):
 
     default_prefix = "features"
     stored = Features
-    field = "features"
