@@ -59,6 +59,11 @@ class Layer:
         """The name of the batch norm after a conv, in the nets that have them: ``bn1_1``."""
         return self.name.replace("conv", "bn")
 
+    @property
+    def relu(self) -> str:
+        """The name of the ReLU after a conv: ``relu1_1``."""
+        return self.name.replace("conv", "relu")
+
 
 def stages(arch: str, width: int = 64) -> list[list[Layer]]:
     """Table 1's column ``arch`` as five lists of layers.

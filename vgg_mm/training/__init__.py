@@ -1,6 +1,6 @@
 """Sec. 3.1: the training run."""
 
-from .checkpoints import CheckpointHook
+from .checkpoints import CheckpointHook, PlainCheckpointHook
 from .distributed import DDP
 from .hooks import ClassCountHook, CorruptImagesHook, ReseedHook, SpeedHook
 from .loop import TrainLoop
@@ -13,6 +13,7 @@ __all__ = [
     "ClassCountHook",
     "CorruptImagesHook",
     "InitFromA",
+    "PlainCheckpointHook",
     "PlateauLR",
     "ReseedHook",
     "SpeedHook",

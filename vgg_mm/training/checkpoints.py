@@ -117,14 +117,34 @@ def _history(saved: dict) -> HistoryBuffer:
 
 
 @HOOKS.register_module()
-class CheckpointHook(Hook):
+class PlainCheckpointHook(Hook):
+    """Makes any hook's checkpoints hold tensors and builtins alone, for configs of other toolboxes.
+
+    Torch loads such a file with ``weights_only=True``; mmengine's own hold objects, which torch >=
+    2.6 refuses unless told otherwise (mmengine#1655), as their inferencers find.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turns everything but weights and optimiser state into tensors and builtins."""
+        for key in checkpoint.keys() - {"state_dict", "optimizer"}:
+            checkpoint[key] = _plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restores the log's history."""
+        scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
+        for name, saved in scalars.items():
+            scalars[name] = _history(saved) if isinstance(saved, dict) else saved
+
+
+@HOOKS.register_module()
+class CheckpointHook(PlainCheckpointHook):
     """Saves the run so that it can go on as if nothing had happened, and checks what is loaded.
 
     ``epoch_N.pth`` is saved when epoch N's validation is over and the schedule has heard of it,
     ``iter_N.pth`` in the middle of an epoch. ``last_checkpoint`` names the newest, ``best.pth`` is
-    the one with the best validation. All are written aside and renamed. They hold tensors and
-    builtins alone, which torch loads with ``weights_only=True``; mmengine's own hold objects, which
-    torch >= 2.6 refuses (mmengine#1655).
+    the one with the best validation. All are written aside and renamed.
 
     A checkpoint of another net or class count is an error in testing and in resuming; in starting a
     training from it (``load_from``), layers that do not fit start new, and the log names them.
@@ -136,8 +156,6 @@ class CheckpointHook(Hook):
         keep: How many of the newest to keep, besides the best.
         save_best: The validation metric of the best, the greater the better.
     """
-
-    priority = "VERY_LOW"
 
     def __init__(
         self,
@@ -240,11 +258,6 @@ class CheckpointHook(Hook):
         self.saved, self.saved_at = (runner.epoch, steps), time.monotonic()
         self.is_best = False
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turns everything but weights and optimiser state into tensors and builtins."""
-        for key in checkpoint.keys() - {"state_dict", "optimizer"}:
-            checkpoint[key] = _plain(checkpoint[key])
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the log's history and compares the weights with the model's.
 
@@ -252,10 +265,7 @@ class CheckpointHook(Hook):
             UserError: If they differ, in testing or resuming; or if a run would go on with another
                 number of batches an epoch.
         """
-        if "message_hub" in checkpoint:
-            scalars = checkpoint["message_hub"]["log_scalars"]
-            for name, saved in scalars.items():
-                scalars[name] = _history(saved) if isinstance(saved, dict) else saved
+        super().after_load_checkpoint(runner, checkpoint)
         training = isinstance(runner._train_loop, BaseLoop)
         _compare(runner, checkpoint.get("state_dict", checkpoint), training and not runner._resume)
         if training and runner._resume:
