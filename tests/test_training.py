@@ -466,16 +466,44 @@ def killed(tmp_path_factory):
     return scripted("kill_in_phases.py", tmp_path_factory.mktemp("killed"))
 
 
+def ends_as_the_whole_one(run):
+    """The log after the kill."""
+    assert run["killed"]
+    before, hit, after = run["log"].partition("\nkilled ")
+    assert hit, before[-2000:]
+    assert "Goes on after step" in after, after[-2000:]
+    assert run["differences"] == [], after[-2000:]
+    return after
+
+
 @pytest.mark.parametrize(
     "phase", ["in_mid_epoch", "while_a_checkpoint_is_written", "in_validation", "at_a_drop"]
 )
 def test_a_run_killed_and_resumed_ends_as_the_whole_one(killed, phase):
-    run = killed[phase]
-    assert run["killed"]
-    before, hit, after = run["log"].partition(f"killed {phase.replace('_', ' ')}\n")
-    assert hit, before[-2000:]
-    assert "Goes on after step" in after
-    assert run["differences"] == [], after[-2000:]
+    ends_as_the_whole_one(killed[phase])
+
+
+@pytest.mark.parametrize(
+    "phase, says",
+    [
+        ("told_in_mid_epoch", "SIGTERM: saved after step 20 "),
+        ("told_at_an_epochs_last_step", "SIGUSR1: saved after step 32 "),
+        ("told_in_validation", "SIGTERM: saved after step 32 "),
+        ("told_after_the_last_epoch", "SIGTERM: saved after step "),
+        ("told_in_one_process_of_two", "SIGTERM: saved after step 20 "),
+    ],
+)
+def test_a_run_told_to_stop_loses_no_step(killed, phase, says):
+    after = ends_as_the_whole_one(killed[phase])
+    assert says in after.partition("Goes on")[0], after[:2000]
+
+
+@pytest.mark.parametrize("phase", ["in_mid_epoch", "told_in_mid_epoch", "told_in_validation"])
+def test_a_checkpoint_loses_no_accumulated_gradient(killed, phase):
+    """8 batches an epoch make steps of 3, 3 and 2."""
+    after = ends_as_the_whole_one(killed[f"{phase}_accumulating"])
+    if phase == "told_in_mid_epoch":
+        assert "SIGTERM: saved after step 22 " in after
 
 
 def test_the_whole_run_has_drops(killed):

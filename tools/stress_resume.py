@@ -95,6 +95,8 @@ def start(cfg, processes: int = 1, prepare: Callable[[], None] = lambda: None) -
                 with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
                     train(cfg, prepare)
                 code = 0
+            except SystemExit as ended:
+                code = ended.code
             finally:
                 os._exit(code)
         pids.append(pid)
