@@ -4,14 +4,15 @@ Prints, as JSON, for each phase the names of what differs from the whole run, an
 """
 
 import json
+import math
 import os
 import runpy
 import signal
 import sys
 from pathlib import Path
 
-import mmpretrain.models  # noqa: F401
 from mmengine.runner import ValLoop
+from mmpretrain.models import ImageClassifier
 
 import vgg_mm.launch  # noqa: F401
 from vgg_mm.demo import unpack
@@ -122,6 +123,16 @@ def told_in_one_process():
         told_in_mid_epoch()
 
 
+def no_number_in_one_process():
+    parse = ImageClassifier.parse_losses
+
+    def spoilt(self, losses):
+        loss, logged = parse(self, losses)
+        return loss, {"loss": loss * math.nan} if os.environ["RANK"] == "1" else logged
+
+    ImageClassifier.parse_losses = spoilt
+
+
 folder = Path(sys.argv[1])
 data = unpack(folder / "data")
 PHASES = [in_mid_epoch, while_a_checkpoint_is_written, in_validation, at_a_drop, told_in_mid_epoch]
@@ -159,4 +170,7 @@ for kind, (processes, accumulated, phases) in KINDS.items():
             if finished
             else ["all"],
         }
+cfg = config("no_number", 2, 1)
+assert not finish(cfg, 2, no_number_in_one_process)
+found["no_number"] = Path(f"{cfg.work_dir}.log").read_text()
 print(json.dumps(found))
