@@ -55,7 +55,7 @@ def get_config(name: str | os.PathLike) -> Config:
 def commands() -> dict[str, Path]:
     """The tools by their names: of ``tools/weights/export.py`` it is ``export``."""
     files = sorted((FOLDER / "tools").rglob("*.py"), key=lambda file: file.stem)
-    tools = [file for file in files if "__main__" in file.read_text()]
+    tools = [file for file in files if "__main__" in file.read_text() and file.stem != "torchrun"]
     tools += [FOLDER / f"tools/{name}.sh" for name in ("dist_test", "dist_train", "slurm_train")]
     return {file.stem: file for file in tools}
 

@@ -20,6 +20,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -95,6 +96,11 @@ def start(cfg, processes: int = 1, prepare: Callable[[], None] = lambda: None) -
                 with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
                     train(cfg, prepare)
                 code = 0
+            except SystemExit as ended:
+                code = ended.code
+            except Exception:
+                with open(f"{cfg.work_dir}.log", "a") as out:
+                    traceback.print_exc(file=out)
             finally:
                 os._exit(code)
         pids.append(pid)
