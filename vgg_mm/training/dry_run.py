@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from vgg_mm.data.classes import metainfo
 from vgg_mm.errors import UserError
 from vgg_mm.training.checkpoints import CheckpointHook
 
@@ -70,10 +71,11 @@ def dry_run(cfg: Config) -> None:
     tests = math.ceil(epochs / runner.train_loop.val_interval)
     total = epochs * len(loader) * step + tests * validation
     images = loader.batch_size * runner.world_size
+    classes = metainfo(loader.dataset).get("classes")
     lines = [
-        f"data: {len(loader.dataset)} training pictures of "
-        f"{len(loader.dataset.metainfo['classes'])} classes, {len(val_loader.dataset)} for "
-        "validation",
+        f"data: {len(loader.dataset)} training pictures"
+        + (f" of {len(classes)} classes" if classes else "")
+        + f", {len(val_loader.dataset)} for validation",
         f"start: {runner.message_hub.get_info('started_from')}",
         _disk(runner, work_dir),
         f"speed: {step:.3g} s a step of {images} images, {images / step:.3g} images/s; "
