@@ -21,6 +21,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
     package_data={
+        "vgg_mm.data": ["imagenet_folders.txt"],
         "vgg_mm.demo": ["pictures.zip", "README.md"],
         # Links to what lies at the top of the repository; a wheel gets the files.
         "vgg_mm": [

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vgg_mm.data.files import find_pictures
 from vgg_mm.data.jpeg import Jpeg, Window
-from vgg_mm.data.stats import find_pictures
 from vgg_mm.demo import unpack
 
 HEIGHT, WIDTH, S, SIZE = 384, 512, 384, 224

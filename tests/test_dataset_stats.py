@@ -11,7 +11,8 @@ import torch
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from vgg_mm.data import pool, read_image, stats
-from vgg_mm.data.stats import dataset_statistics, find_pictures
+from vgg_mm.data.files import find_pictures
+from vgg_mm.data.stats import dataset_statistics
 from vgg_mm.errors import UserError
 
 TOOL = Path(__file__).parents[1] / "tools/data/dataset_stats.py"

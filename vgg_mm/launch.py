@@ -129,8 +129,8 @@ def test(
         ``error/top1`` and ``error/top5`` in %.
 
     Raises:
-        UserError: If the checkpoint does not load safely, or does not fit the config's net or
-            input.
+        UserError: If the checkpoint does not load safely, or does not fit the config's net, input
+            or classes.
     """
     check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
@@ -202,7 +202,12 @@ def _run(
     cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
     cfg.test_evaluator = dict(type=saver, file=str(out), protocol=protocol, parts=parts, half=half)
     # The bar tells how far the test is, the log only its end.
-    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="vgg_mm.ProgressBarHook")]
+    # Features are of data with classes of its own; a test is of the checkpoint's.
+    compared = ("vgg_mm.ClassesHook", "vgg_mm.ClassCountHook")
+    hooks = [hook for hook in cfg.get("custom_hooks", []) if hook.get("type") not in compared]
+    if saver == "vgg_mm.SaveScores":
+        hooks.append(dict(type="vgg_mm.ClassesHook"))
+    cfg.custom_hooks = [*hooks, dict(type="vgg_mm.ProgressBarHook")]
     logger = dict(type="LoggerHook", interval=sys.maxsize)
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
     cfg.load_from, cfg.resume = checkpoint, False

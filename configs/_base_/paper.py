@@ -81,7 +81,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="vgg_mm.ReseedHook"),
-    dict(type="vgg_mm.ClassCountHook"),
+    dict(type="vgg_mm.ClassesHook"),
     dict(type="vgg_mm.CorruptImagesHook"),
     dict(type="vgg_mm.SpeedHook"),
 ]

@@ -36,8 +36,8 @@ def main() -> None:
     if not args.pictures.exists():
         raise UserError(f"no picture or folder {args.pictures}.")
 
+    from vgg_mm.data.files import find_pictures
     from vgg_mm.data.images import CorruptImageError
-    from vgg_mm.data.stats import find_pictures
     from vgg_mm.launch import load_config
     from vgg_mm.testing.predict import Predictor, draw
 

@@ -1,14 +1,59 @@
-"""Multi-label data sets given as lists of images, as PASCAL VOC's."""
+"""Data sets given as lists of images: a label a line, or PASCAL VOC's many."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
+from vgg_mm.data.classes import shortened
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
+
+
+def read_list(file: str, labelled: bool) -> Iterator[tuple[int, str, int | None]]:
+    """Yields the lines of a list of pictures as (line number, path, label).
+
+    Args:
+        file: The list, on any of mmengine's storage backends; empty lines do not count.
+        labelled: Whether a line ends with a label, after white space.
+
+    Raises:
+        UserError: If the list is missing, lists nothing, or has a line of another kind.
+    """
+    try:
+        lines = fileio.list_from_file(file, encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"no list of pictures {file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no list of pictures: {error}.") from error
+    if not any(line.strip() for line in lines):
+        raise UserError(f"{file} lists no picture.")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if not labelled:
+            yield number, line.strip(), None
+            continue
+        path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+        if not path or not re.fullmatch(r"[+-]?[0-9]+", label):
+            raise UserError(
+                f"{file}, line {number}: {line!r} is no picture's path and the number of its class."
+            )
+        yield number, path.rstrip(), int(label)
+
+
+def check_label(label: object, classes: Sequence | None, place: str, path: str) -> None:
+    """Raises UserError if a label is no number of a class; ``place`` says where it stands."""
+    most = f" to {len(classes) - 1} ({shortened(classes)})" if classes else " or more"
+    if not isinstance(label, int) or label < 0 or (classes and label >= len(classes)):
+        raise UserError(
+            f"{place}: the label {label!r} of {path} is no class. Labels count from 0: 0{most}."
+        )
 
 
 @DATASETS.register_module()
@@ -35,7 +80,7 @@ class VOCList(BaseDataset):
         """Lists the images.
 
         Raises:
-            UserError: If a file is missing, or lacks an image or its label.
+            UserError: If a file is missing, or lacks an image's label.
         """
         ann_file = Path(self.ann_file)
         if not ann_file.is_file():
@@ -51,8 +96,6 @@ class VOCList(BaseDataset):
         images = []
         for name in names:
             path = folder / f"{name}.jpg"
-            if not path.is_file():
-                raise UserError(f"{ann_file} lists {name}, but there is no {path}.")
             for file, column in zip(self.files.values(), columns, strict=True):
                 if name not in column:
                     raise UserError(f"{file} has no label for {name}, which {ann_file} lists.")

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler
 
+from vgg_mm.data.classes import metainfo
 from vgg_mm.data.images import CorruptImageError
+from vgg_mm.data.wrappers import innermost, levels
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, DATASETS
 
 Key = tuple[int, int, int]
+Stage = Callable[[dict], dict]
+Flight = tuple[dict, list[Stage]]  # a sample, and the stages that it has before it
 
 GROUP = 32  # more gain little
 LARGE = 2**21  # bytes of a sample's file or picture: of 500 x 375 pixels it has 560 KB
@@ -75,17 +78,29 @@ class SeededDataset(Dataset):
     is, so that a group holds one such at a time and no more than GROUP x LARGE bytes besides.
 
     Args:
-        dataset: The config of the data set, any of mmpretrain's.
+        dataset: The config of the data set, any of mmpretrain's; wrappers such as
+            ``ConcatDataset``, ``RepeatDataset``, ``ClassBalancedDataset`` and ``KFoldDataset``, and
+            wrappers of wrappers, are looked through.
+
+    Raises:
+        UserError: If a data set has no ``get_data_info`` and no pipeline, or a wrapper cannot hold
+            what it is given.
     """
 
-    def __init__(self, dataset: dict | BaseDataset) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.dataset.full_init()
+    def __init__(self, dataset: dict | Dataset) -> None:
+        try:
+            self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+            getattr(self.dataset, "full_init", lambda: None)()
+        except NotImplementedError as error:  # of KFoldDataset's for a wrapper
+            raise UserError(f"SeededDataset: {error}") from error
+        for each in levels(self.dataset):
+            if len(each):
+                innermost(each, 0)  # so that what cannot be used is told now
 
     @property
     def metainfo(self) -> dict:
         """The wrapped data set's: its classes' names."""
-        return self.dataset.metainfo
+        return metainfo(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -99,41 +114,47 @@ class SeededDataset(Dataset):
                 "SeededDataset takes (seed, epoch, index): give its dataloader "
                 "sampler=dict(type='vgg_mm.EpochSampler')."
             )
-        transforms = self.dataset.pipeline.transforms
-        stages = [stage for t in transforms for stage in getattr(t, "stages", [t])]
         samples = []
         for start in range(0, len(keys), GROUP):
             group = [
                 self._start(key[2], np.random.default_rng(key), [])
                 for key in keys[start : start + GROUP]
             ]
-            done = [0] * len(group)
-            for n in range(1, len(stages) + 1):
-                for i, sample in enumerate(group):
-                    while done[i] < n or (done[i] < len(stages) and _bytes(sample) > LARGE):
-                        done[i] += 1
-                        group[i] = sample = self._apply(stages[: done[i]], sample)
-            samples += group
+            while any(stages for _, stages in group):
+                group = [self._advance(sample, stages) for sample, stages in group]
+            samples += [sample for sample, _ in group]
         return samples
 
-    def _start(self, index: int, rng: np.random.Generator, corrupt: list[str]) -> dict:
-        return {**self.dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}
+    def _start(self, index: int, rng: np.random.Generator, corrupt: list[str]) -> Flight:
+        dataset, index = innermost(self.dataset, index)
+        transforms = getattr(dataset.pipeline, "transforms", [dataset.pipeline])
+        stages = [stage for t in transforms for stage in getattr(t, "stages", [t])]
+        return {**dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}, stages
 
-    def _apply(self, stages: list[Callable[[dict], dict]], sample: dict) -> dict:
-        """Applies the last stage; a corrupt picture's substitute goes through all of them."""
+    def _advance(self, sample: dict, stages: list[Stage]) -> Flight:
+        """Applies the next stage, and those after it while the sample is large."""
+        sample, stages = self._step(sample, stages)
+        while stages and _bytes(sample) > LARGE:
+            sample, stages = self._step(sample, stages)
+        return sample, stages
+
+    def _step(self, sample: dict, stages: list[Stage]) -> Flight:
+        """Applies the next stage; a corrupt picture's substitute goes through all of its own."""
+        if not stages:
+            return sample, stages
         try:
-            return stages[-1](sample)
+            return stages[0](sample), stages[1:]
         except CorruptImageError as error:
             rng, corrupt = sample["rng"], [*sample["corrupt"], str(error)]
         if len(corrupt) == 10:
             raise UserError(
-                f"10 of 10 pictures drawn from {self.dataset.data_root} are corrupt: "
+                f"10 of 10 pictures drawn from {_root(self.dataset)} are corrupt: "
                 + " ".join(corrupt)
             )
-        sample = self._start(int(rng.integers(len(self))), rng, corrupt)
-        for n in range(len(stages)):
-            sample = self._apply(stages[: n + 1], sample)
-        return sample
+        sample, stages = self._start(int(rng.integers(len(self))), rng, corrupt)
+        while stages:
+            sample, stages = self._step(sample, stages)
+        return sample, stages
 
 
 def _bytes(sample: dict) -> int:
@@ -142,3 +163,8 @@ def _bytes(sample: dict) -> int:
     if getattr(image, "base", None) is not None:
         image = image.base
     return len(image) if isinstance(image, bytes) else getattr(image, "nbytes", 0)
+
+
+def _root(dataset: Dataset) -> str:
+    roots = (getattr(each, "data_root", "") for each in levels(dataset))
+    return " and ".join(dict.fromkeys(root for root in roots if root)) or "the data set"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,34 +11,6 @@ import numpy as np
 from vgg_mm.data.images import CorruptImageError, read_image
 from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
-
-EXTENSIONS = tuple(
-    ".jpg .jpeg .jpe .jp2 .png .bmp .dib .gif .pbm .pgm .ppm .pnm .tif .tiff .webp .avif".split()
-)
-
-
-def find_pictures(folder: str | os.PathLike) -> list[str]:
-    """Lists the pictures in ``folder`` and below it, sorted; links are followed.
-
-    A picture is what ends in one of ``EXTENSIONS``, in small letters or capitals, and is not
-    hidden.
-
-    Raises:
-        UserError: If a folder is missing or unreadable, or there is no picture.
-    """
-    pictures = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, onerror=_stop, followlinks=True)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    ]
-    if not pictures:
-        raise UserError(f"no picture in {folder} or below it ({', '.join(EXTENSIONS)}).")
-    return sorted(pictures)
-
-
-def _stop(error: OSError) -> None:
-    raise UserError(f"{error.filename}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)

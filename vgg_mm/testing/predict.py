@@ -15,6 +15,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from torch import Tensor
 
 from vgg_mm.data import read_image, rescale
+from vgg_mm.data.classes import metainfo
 from vgg_mm.errors import UserError
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
 from vgg_mm.weights.inputs import check_input
@@ -28,7 +29,7 @@ class Predictor:
         checkpoint: The file of its weights.
 
     Attributes:
-        classes: The classes' names: the checkpoint's, or else those of the config's test data.
+        classes: The classes' names: the checkpoint's, or else those of the config's data.
 
     Raises:
         UserError: If the checkpoint is missing, damaged or another net's, or the classes' names
@@ -85,10 +86,27 @@ class Predictor:
 
 
 def _classes(cfg: Config) -> Sequence[str]:
-    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
-    if "classes" not in dataset.metainfo:  # they are its folders
-        dataset.full_init()
-    return dataset.metainfo["classes"]
+    """The names of the config's training data, whose order is the net's, or else of its test data.
+
+    Raises:
+        UserError: If neither is here or names its classes.
+    """
+    errors = []
+    for loader in ("train_dataloader", "test_dataloader"):
+        data = cfg.get(loader, {}).get("dataset")
+        while inner := data and (data.get("dataset") or data.get("datasets", [None])[0]):
+            data = inner
+        try:
+            dataset = DATASETS.build({**data, "pipeline": [], "lazy_init": True}) if data else None
+            if data and "classes" not in metainfo(dataset):  # they are its folders
+                dataset.full_init()
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        if classes := metainfo(dataset).get("classes"):
+            return classes
+    reason = errors[0] if errors else "The config's data sets name none."
+    raise UserError(f"the checkpoint does not name its classes. {reason}")
 
 
 def draw(

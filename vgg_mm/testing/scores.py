@@ -269,12 +269,14 @@ class SaveScores(BaseMetric):
                 f"{self.parts} holds {len(names)} images of {size}: remove it, test anew."
             )
         root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
-        multi_label = self.dataset_meta.get("multi_label", False)
+        meta = self.dataset_meta or {}
+        multi_label = meta.get("multi_label", False)
+        numbers = range(values.shape[-1] if self.stored is Scores else int(labels.max()) + 1)
         stored = self.stored(
             values[order].astype(self.dtype),  # a part may have been kept with another
             labels=labels[order] if multi_label else labels[order, 0],
             names=np.array([os.path.relpath(name, root) for name in names.tolist()]),
-            classes=np.array(self.dataset_meta["classes"]),
+            classes=np.array(meta.get("classes") or [str(number) for number in numbers]),
             root=root,
             protocols=[self.protocol],
         )

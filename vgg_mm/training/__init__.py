@@ -2,7 +2,7 @@
 
 from .checkpoints import CheckpointHook, PlainCheckpointHook
 from .distributed import DDP
-from .hooks import ClassCountHook, CorruptImagesHook, ReseedHook, SpeedHook
+from .hooks import ClassesHook, CorruptImagesHook, ReseedHook, SpeedHook
 from .loop import TrainLoop
 from .net_a import InitFromA
 from .schedule import PlateauLR
@@ -10,7 +10,7 @@ from .schedule import PlateauLR
 __all__ = [
     "DDP",
     "CheckpointHook",
-    "ClassCountHook",
+    "ClassesHook",
     "CorruptImagesHook",
     "InitFromA",
     "PlainCheckpointHook",

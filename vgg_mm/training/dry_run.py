@@ -20,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from vgg_mm.data.classes import metainfo
 from vgg_mm.errors import UserError
 from vgg_mm.training.checkpoints import CheckpointHook, latest
 
@@ -150,10 +151,11 @@ def _lines(runner: Runner, step: float, validation: float) -> list[str]:
     tests = math.ceil(epochs / runner.train_loop.val_interval)
     total = epochs * len(loader) * step + tests * validation
     images = loader.batch_size * runner.world_size
+    classes = metainfo(loader.dataset).get("classes")
     return [
-        f"data: {len(loader.dataset)} training pictures of "
-        f"{len(loader.dataset.metainfo['classes'])} classes, {len(val_loader.dataset)} for "
-        "validation",
+        f"data: {len(loader.dataset)} training pictures"
+        + (f" of {len(classes)} classes" if classes else "")
+        + f", {len(val_loader.dataset)} for validation",
         f"start: {runner.message_hub.get_info('started_from')}",
         f"speed: {step:.3g} s a step of {images} images, {images / step:.3g} images/s; "
         f"{validation:.3g} s a validation",

@@ -6,11 +6,15 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+from torch.utils.data import Dataset
 
+from vgg_mm.data.classes import agree, differences, empty_classes, metainfo, positions, shortened
+from vgg_mm.data.wrappers import holds_pictures, levels
 from vgg_mm.errors import UserError
-from vgg_mm.registry import HOOKS
+from vgg_mm.registry import DATASETS, HOOKS
 
 
 @HOOKS.register_module()
@@ -86,21 +90,133 @@ class CorruptImagesHook(Hook):
             )
 
 
-@HOOKS.register_module()
-class ClassCountHook(Hook):
-    """Stops before the first step when the head and the data set count different classes."""
+@HOOKS.register_module(name=["ClassesHook", "ClassCountHook"])  # the second: its name of old
+class ClassesHook(Hook):
+    """Sees that net, checkpoint and data sets mean the same classes, before the first step.
+
+    A class is its name. Data to validate or test on gets the labels that its classes have in the
+    training set, or in the checkpoint that is tested; classes that it lacks are logged. Only what
+    is there is compared: a head that tells its ``num_classes``, data sets that name their classes.
+    """
 
     def before_train(self, runner: Runner) -> None:
-        """Compares the two.
+        """Compares the training set with the head, and the other sets with the training set.
 
         Raises:
-            UserError: If they differ.
+            UserError: If the numbers of classes differ, a class has no picture to train on, a
+                label is no class, or a set has a class that the training set lacks.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        outputs = model.head.fc8.out_channels
-        classes = runner.train_dataloader.dataset.metainfo["classes"]
-        if outputs != len(classes):
+        train = runner.train_dataloader.dataset
+        meta, outputs = metainfo(train), _outputs(runner.model)
+        classes = meta.get("classes")
+        if classes and outputs and outputs != len(classes):
             raise UserError(
                 f"the data set has {len(classes)} classes and the head {outputs} outputs: use "
                 f"--cfg-options model.head.num_classes={len(classes)}"
             )
+        if empty := empty_classes(train):
+            message = f"no picture to train on of {len(empty)} class(es): {shortened(empty)}."
+            if not any(getattr(each, "ann_file", "") for each in levels(train)):
+                raise UserError(
+                    f"{message} Fill their folders, or name the classes that there are; "
+                    "vgg_mm.Folders takes them from the folders."
+                )
+            runner.logger.warning(message)
+        sets = {"training": train}
+        if isinstance(runner.val_loop, BaseLoop):
+            sets["validation"] = runner.val_loop.dataloader.dataset
+        if (test := _another_test_set(runner)) is not None:
+            sets["test"] = test
+        for name, dataset in sets.items():
+            _check_labels(dataset, name, len(classes) if classes else outputs)
+            if dataset is not train:
+                _agree(runner, dataset, meta, outputs, f"the {name} set", "the training set")
+        if "validation" in sets:
+            runner.val_evaluator.dataset_meta = metainfo(sets["validation"])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compares the classes of a checkpoint with those of the data to resume or test on.
+
+        Raises:
+            UserError: If a run would go on with other classes, or the data has a class that the
+                checkpoint lacks.
+        """
+        meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
+        if isinstance(runner._train_loop, BaseLoop):
+            ours = metainfo(runner.train_dataloader.dataset)
+            if runner._resume and meta.get("classes") and ours.get("classes"):
+                if positions(meta, ours) != list(range(len(meta["classes"]))):
+                    name = f"{runner._load_from}"
+                    raise UserError(
+                        differences("the training set", ours, name, meta)
+                        + " Resume with the classes that it was saved with, or begin a new run "
+                        "with --start-from."
+                    )
+            return
+        outputs = _outputs(runner.model)
+        for loop in (runner._val_loop, runner._test_loop):
+            if isinstance(loop, BaseLoop):
+                dataset = loop.dataloader.dataset
+                known = len(meta.get("classes") or ()) or outputs
+                _check_labels(dataset, "test", known)
+                _agree(runner, dataset, meta, outputs, "the test set", str(runner._load_from))
+                loop.evaluator.dataset_meta = metainfo(dataset)
+
+
+def _outputs(model: nn.Module) -> int | None:
+    """How many classes a classifier tells apart, if its head says so."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    outputs = getattr(getattr(model, "head", None), "num_classes", None)
+    return outputs if isinstance(outputs, int) and outputs > 0 else None
+
+
+def _agree(
+    runner: Runner, dataset: Dataset, meta: dict, outputs: int | None, name: str, other: str
+) -> None:
+    classes = metainfo(dataset).get("classes")
+    if not classes:
+        return
+    if not meta.get("classes"):
+        if outputs and len(classes) != outputs:
+            raise UserError(
+                f"{name} has {len(classes)} classes ({shortened(classes)}), the head {outputs} "
+                f"outputs, and {other} names no classes: name them in the same order, with "
+                "metainfo=dict(classes=[...])."
+            )
+        runner.logger.warning(
+            f"{other} names no classes: that they are those of {name}, in the same order, is "
+            f"taken for granted: {shortened(classes)}."
+        )
+        return
+    if missing := agree(dataset, meta, name, other):
+        runner.logger.warning(
+            f"{name} has no picture of {len(missing)} of {len(meta['classes'])} classes: "
+            f"{shortened(missing)}."
+        )
+
+
+def _check_labels(dataset: Dataset, name: str, classes: int | None) -> None:
+    """Looks for labels beyond the classes, where the data set has not done so itself."""
+    for each in levels(dataset) if classes else ():
+        if not holds_pictures(each):
+            continue
+        if hasattr(each, "largest"):
+            found = [each.largest] if each.largest else []
+        else:
+            infos = (each.get_data_info(i) for i in range(len(each)))
+            found = ((info.get("gt_label"), info.get("img_path", "a picture")) for info in infos)
+        for label, place in found:
+            for number in label if isinstance(label, list | tuple) else [label]:
+                if isinstance(number, int | np.integer) and not 0 <= number < classes:
+                    raise UserError(
+                        f"{place}: the label {number} is none of the {classes} classes in the "
+                        f"{name} set. Labels count from 0: 0 to {classes - 1}."
+                    )
+
+
+def _another_test_set(runner: Runner) -> Dataset | None:
+    """The data set to test on after the training, if it is not that of the validation."""
+    configs = [runner.cfg.get(f"{name}_dataloader") for name in ("val", "test")]
+    val, test = ({**(each or {}).get("dataset", {}), "pipeline": []} for each in configs)
+    return DATASETS.build(test) if "type" in test and test != val else None

@@ -1,0 +1,135 @@
+"""A class is its name: data sets and checkpoints agree on their classes by name, never by rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from vgg_mm.data.wrappers import holds_pictures, levels
+from vgg_mm.errors import UserError
+
+_KEYS = ("folders", "classes")  # of a metainfo
+
+
+def metainfo(dataset: Dataset) -> dict:
+    """A data set's ``metainfo``; empty where it has none."""
+    return getattr(dataset, "metainfo", None) or {}
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """The names in one line; of many the first and how many they are."""
+    more = f" ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+def positions(among: Mapping, of: Mapping) -> list[int] | None:
+    """The number that each class of a ``metainfo`` has in another; None if one is not there.
+
+    Both need ``classes``. Where both have ``folders``, as ImageNet's, these are the names, for two
+    of its classes are called crane.
+
+    Args:
+        among: The ``metainfo`` of the data set that a net was trained on.
+        of: That of other data; or, to take the rows of a classifier (``weight[positions]``), that
+            of the classes which another classifier shall tell apart.
+    """
+    ways = [(theirs, ours) for theirs in _names(among) for ours in _names(of)]
+    if "folders" in among and "folders" in of:
+        ways = ways[:1]
+    for theirs, ours in ways:
+        if theirs == ours:
+            return list(range(len(ours)))
+        number = {name: i for i, name in enumerate(theirs)}
+        if len(number) == len(theirs) and len(set(ours)) == len(ours) and number.keys() >= {*ours}:
+            return [number[name] for name in ours]
+    return None
+
+
+def _names(meta: Mapping) -> list[list[str]]:
+    return [list(meta[key]) for key in _KEYS if meta.get(key)]
+
+
+def differences(one: str, ours: Mapping, other: str, theirs: Mapping) -> str:
+    """What to tell of two that do not agree: who they are, the odd names, and both lists."""
+    a, b = (_names(meta)[0] for meta in (ours, theirs))
+    odd = [name for name in a if name not in b]
+    lead = (
+        f"{one} has classes that {other} lacks: {shortened(odd)}"
+        if odd
+        else (
+            f"{one} and {other} have the same classes in another order"
+            if sorted(a) == sorted(b)
+            else f"{one} lacks classes of {other}: {shortened([x for x in b if x not in a])}"
+        )
+    )
+    return f"{lead}. The classes of {one}: {shortened(a)}; of {other}: {shortened(b)}."
+
+
+def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
+    """Gives a data set the labels that its classes have elsewhere.
+
+    Args:
+        dataset: The data set; from then on, its samples are labelled by ``meta``, which becomes its
+            ``metainfo``.
+        meta: The ``metainfo`` with all ``classes``, in the order of a net's outputs.
+        name: What to call the data set.
+        other: What to call the owner of ``meta``.
+
+    Returns:
+        The classes of which the data set has no picture, as far as it knows.
+
+    Raises:
+        UserError: If the data set has a class that ``meta`` lacks, or its labels cannot be changed.
+    """
+    ours = metainfo(dataset)
+    numbers = positions(meta, ours)
+    if numbers is None:
+        raise UserError(
+            differences(name, ours, other, meta) + " Name them alike: rename or remove a folder, or"
+            " give the data set classes=[...]."
+        )
+    if numbers != list(range(len(meta["classes"]))):
+        for each in levels(dataset):
+            if holds_pictures(each):
+                each.pipeline.transforms.insert(0, Relabel(numbers, len(meta["classes"])))
+                each.empty = {*range(len(meta["classes"]))} - {*numbers} | {
+                    numbers[label] for label in getattr(each, "empty", ())
+                }
+            if hasattr(each, "_metainfo"):
+                each._metainfo.pop("folders", None)
+                each._metainfo.update({key: meta[key] for key in _KEYS if key in meta})
+    return empty_classes(dataset)
+
+
+def empty_classes(dataset: Dataset) -> list[str]:
+    """The classes without a picture, as far as the data sets in it know."""
+    known = [{*each.empty} for each in levels(dataset) if hasattr(each, "empty")]
+    names = metainfo(dataset).get("classes", ())
+    return [names[label] for label in sorted(set.intersection(*known))] if known else []
+
+
+class Relabel:
+    """A transform that gives a sample the number that its class has elsewhere.
+
+    Args:
+        numbers: The new number of each class.
+        classes: How many classes there are then.
+    """
+
+    def __init__(self, numbers: Sequence[int], classes: int) -> None:
+        self.numbers = numbers
+        self.classes = classes
+
+    def __call__(self, results: dict) -> dict:
+        """Changes ``gt_label``: a number, a list of the classes there, or one value a class."""
+        label = results.get("gt_label")
+        if isinstance(label, np.ndarray) and label.ndim:
+            results["gt_label"] = np.zeros(self.classes, label.dtype)  # 0: nothing is known of it
+            results["gt_label"][self.numbers] = label
+        elif isinstance(label, list | tuple):
+            results["gt_label"] = [self.numbers[each] for each in label]
+        elif label is not None:
+            results["gt_label"] = self.numbers[label]
+        return results

@@ -1,0 +1,96 @@
+"""Which files are pictures: one answer for all data sets and tools."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from mmengine import fileio
+
+from vgg_mm.errors import UserError
+
+# What OpenCV decodes to 8 bits, by the endings in use.
+EXTENSIONS = tuple(
+    ".jpg .jpeg .jpe .jfif .jif .jp2 .j2k .png .apng .bmp .dib .gif .pbm .pgm .ppm .pnm .pam .sr"
+    " .ras .tif .tiff .webp .avif .hdr .pic".split()
+)
+# What systems leave in folders, besides names that start with a dot.
+SYSTEM = (
+    *("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "~snapshot"),
+    *("__macosx", "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found"),
+    *("system volume information", "thumbs.db"),
+)
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is a system's or a program's own, and no data."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def is_picture(name: str) -> bool:
+    """Whether the name ends as a picture's that OpenCV reads, in small letters or capitals."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def folders_in(root: str) -> list[str]:
+    """The names of the folders in ``root``, sorted, without hidden ones; none if it is no folder.
+
+    ``root`` may be on any of mmengine's storage backends (``s3://...``), here and below.
+    """
+    if not fileio.isdir(root):
+        return []
+    names = fileio.list_dir_or_file(root, list_dir=True, list_file=False)
+    return sorted(name.rstrip("/") for name in names if not hidden(name.rstrip("/")))
+
+
+def files_below(root: str | os.PathLike) -> Iterator[str]:
+    """Yields the files in ``root`` and below it, as paths from there; links are followed.
+
+    What is hidden, or in a hidden folder, is left out.
+
+    Raises:
+        UserError: If a folder is missing or unreadable.
+    """
+    if "://" in str(root):
+        for path in fileio.list_dir_or_file(root, list_dir=False, recursive=True):
+            if not any(map(hidden, path.split("/"))):
+                yield path
+        return
+    for parent, folders, names in os.walk(root, onerror=_stop, followlinks=True):
+        folders[:] = [name for name in folders if not hidden(name)]
+        below = os.path.relpath(parent, root)
+        for name in names:
+            if not hidden(name):
+                yield name if below == "." else os.path.join(below, name)
+
+
+def _stop(error: OSError) -> None:
+    raise UserError(f"{error.filename}: {error.strerror}.") from error
+
+
+def find_pictures(folder: str | os.PathLike) -> list[str]:
+    """Lists the pictures in ``folder`` and below it, sorted; other files are named on stderr.
+
+    Raises:
+        UserError: If a folder is missing or unreadable, or there is no picture.
+    """
+    pictures, others = [], []
+    for path in files_below(folder):
+        (pictures if is_picture(path) else others).append(path)
+    if not pictures:
+        raise UserError(f"no picture in {folder} or below it ({', '.join(EXTENSIONS)}).")
+    if others:
+        print(left_out(folder, others), file=sys.stderr)
+    return sorted(os.path.join(folder, path) for path in pictures)
+
+
+def left_out(folder: str | os.PathLike, others: Sequence[str]) -> str:
+    """One line that counts files that are not taken for pictures, by their endings."""
+    endings = Counter(os.path.splitext(path)[1].lower() or "none" for path in others)
+    counts = ", ".join(f"{ending} {n}" for ending, n in endings.most_common(5))
+    return (
+        f"{folder}: {len(others)} file(s) left out, no pictures by their endings ({counts}), such"
+        f" as {min(others)}"
+    )

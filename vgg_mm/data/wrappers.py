@@ -1,0 +1,62 @@
+"""Data sets in data sets: mmengine's, mmpretrain's and torch's wrappers, looked through."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from torch.utils.data import Dataset
+
+from vgg_mm.errors import UserError
+
+
+def levels(dataset: Dataset) -> Iterator[Dataset]:
+    """Yields a data set and all that it wraps, at any depth."""
+    yield dataset
+    if not holds_pictures(dataset):
+        inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+        for each in inner:
+            if each is not None:
+                yield from levels(each)
+
+
+def holds_pictures(dataset: Dataset) -> bool:
+    """Whether it is no wrapper, but describes samples and has a pipeline for them."""
+    return hasattr(dataset, "get_data_info") and hasattr(dataset, "pipeline")
+
+
+def innermost(dataset: Dataset, index: int) -> tuple[Dataset, int]:
+    """The data set that holds a wrapper's sample, and the sample's index in it.
+
+    Raises:
+        UserError: If there is none that describes its samples and has a pipeline.
+    """
+    while not holds_pictures(dataset):
+        if hasattr(dataset, "cumulative_sizes"):  # ConcatDataset
+            n = bisect_right(dataset.cumulative_sizes, index)
+            index -= dataset.cumulative_sizes[n - 1] if n else 0
+            dataset = dataset.datasets[n]
+            continue
+        if not hasattr(dataset, "dataset"):
+            raise UserError(
+                f"{type(dataset).__name__} has no get_data_info and no pipeline, which "
+                "SeededDataset needs to give every sample its random numbers: derive it from "
+                "mmpretrain's BaseDataset, or train on it without SeededDataset and EpochSampler."
+            )
+        if hasattr(dataset, "indices"):  # torch's Subset
+            index = dataset.indices[index]
+        elif not hasattr(dataset, "_ori_indices"):  # KFoldDataset holds its part alone
+            index = dataset._get_ori_dataset_idx(index)
+        dataset = dataset.dataset
+    return dataset, index
+
+
+def _get_cat_ids(self: Dataset, idx: int) -> list[int]:
+    dataset, idx = innermost(self, idx)
+    return dataset.get_cat_ids(idx)
+
+
+for _wrapper in (ConcatDataset, RepeatDataset):  # so that ClassBalancedDataset takes them
+    if not hasattr(_wrapper, "get_cat_ids"):
+        _wrapper.get_cat_ids = _get_cat_ids
