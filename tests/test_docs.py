@@ -95,7 +95,10 @@ def typed(tmp_path):
         called = []
         for call in calls.read_text().splitlines():
             _, script, args = re.split(r"((?:tools|docs)/[\w/]+\.py)\t", call, maxsplit=1)
-            called.append([script, *args.split("\t")[:-1]])
+            args = args.split("\t")[:-1]
+            if script == "tools/torchrun.py":  # PROCESSES TOOL.py ARGUMENTS
+                script, args = f"tools/{args[1]}", [*args[2:], "--launcher", "pytorch"]
+            called.append([script, *args])
         return called
 
     return type_in
