@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-SVM = ["scikit-learn"]
+SVM = ["scikit-learn", "joblib"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
 TEST = ["pytest", "pytest-xdist", "torchvision", "timm", "setuptools>=71", *SVM, *WEIGHTS]
 
@@ -34,15 +34,21 @@ setup(
         ],
     },
     entry_points={"console_scripts": ["vgg-mm=vgg_mm.mim:main"]},
+    # OpenCV is not listed: mmengine requires opencv-python, and who took its headless twin in its
+    # place, which has the same files, would get both from any name written here. Nor is mmcv, of
+    # which there are two as well: see "lite".
     install_requires=[
         "mmengine>=0.10.7",
         "mmpretrain>=1.2",
         "torch>=2.6",
         "torchvision",
         "numpy",
+        "pillow",
         "matplotlib",
         "jinja2",
         "markupsafe",
+        "rich",
+        "mat4py",
     ],
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.

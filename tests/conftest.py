@@ -1,10 +1,12 @@
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
 
-# Two workers share two cores: a thread each, and the same in what they start.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two workers share two cores: a thread each, and the same in what they start, for sums' order is
+# the threads'.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -14,6 +16,24 @@ from vgg_mm.mim import commands
 from vgg_mm.upstream import FORMATTER
 
 ROOT = Path(__file__).parents[1]
+SKIPS = os.environ.get("VGG_MM_SKIPS")  # .ci/run's: a regex of the reasons that may skip a test
+
+
+def _fail_if_skipped(report):
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    if SKIPS is not None and reason and not re.search(SKIPS, reason):
+        report.outcome, report.longrepr = "failed", f"VGG_MM_SKIPS does not allow: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _fail_if_skipped((yield))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """What a wheel carries, MIM's index, and the command vgg-mm."""
 
+import ast
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,62 @@ def installed(tmp_path_factory):
         archive.extractall(site)
     wheel.unlink()
     return site
+
+
+# Modules that other requirements than their own name bring, and who requires them.
+BROUGHT = {"cv2": ("mmengine", "opencv-python"), "yapf": ("mmengine", "yapf")}
+# Modules of which a machine may have none, or one of two distributions.
+DISTRIBUTIONS = {"mmcv": "mmcv-lite", "mmseg": "mmsegmentation"}
+# Files that import an extra's modules at their top, and are imported by what needs the extra alone.
+OF_EXTRAS = ["vgg_mm/testing/svm.py", "vgg_mm/models/skip_head.py", "vgg_mm/upstream_mmdet.py"]
+
+
+def imports(tree, at_top=True):
+    """The top-level modules that a file imports, and whether it does when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            if ast.unparse(node.func) in ("import_module", "library"):
+                names, at_top = [node.args[0].value], False
+        yield from ((name.partition(".")[0], at_top) for name in names)
+        yield from imports(node, at_top and not isinstance(node, ast.FunctionDef))
+
+
+def distributions(requirements):
+    names = (re.match(r"[\w.-]+", requirement)[0] for requirement in requirements)
+    return {re.sub("[-_.]+", "-", name).lower() for name in names}
+
+
+def test_what_is_imported_is_declared(monkeypatch):
+    declared = {}
+    monkeypatch.setattr("setuptools.setup", lambda **kwargs: declared.update(kwargs))
+    runpy.run_path(str(ROOT / "setup.py"))
+    always = distributions(declared["install_requires"])
+    extras = set().union(*map(distributions, declared["extras_require"].values()))
+    installed = {module: found[0] for module, found in packages_distributions().items()}
+    used = set()
+    for path in [*ROOT.glob("vgg_mm/**/*.py"), *ROOT.glob("tools/**/*.py")]:
+        name = path.relative_to(ROOT).as_posix()
+        for module, at_top in imports(ast.parse(path.read_text())):
+            if module in sys.stdlib_module_names or (ROOT / module).exists():
+                continue
+            if module in BROUGHT:
+                by, what = BROUGHT[module]
+                assert by in always and what in distributions(requires(by)), module
+                continue
+            found = DISTRIBUTIONS.get(module) or installed.get(module, module)
+            (found,) = distributions([found])
+            used.add(found)
+            if at_top and module != "mmcv" and name not in OF_EXTRAS:
+                assert found in always, f"{name} imports {module} of {found}"
+            assert found in always | extras, f"{name} imports {module} of {found}"
+    assert always <= used, "declared but not imported"
 
 
 def listed(folder, *patterns):

@@ -378,6 +378,12 @@ def test_kaggles_layout(kaggle, dst, named, link, capsys):
     assert len(list(data.glob("val/*.JPEG"))) == 6 and "missing" not in out
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_of_kaggles_folders(kaggle, dst, split):
+    assert tool.prepare(kaggle / "ILSVRC/Data/CLS-LOC" / split, dst, COUNTS) == {split: 6}
+    assert files(dst) == SPLITS[split]
+
+
 def test_links_that_lead_nowhere_are_made_anew(kaggle, dst, tmp_path):
     prepare(kaggle, dst, link=True)
     kaggle.rename(tmp_path / "moved")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import torch
 from mmengine.config import config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import checkpoint
-from yapf.yapflib import yapf_api
 
-# Where mmengine finds yapf's FormatCode; onedl-mmengine looks it up when it formats.
-FORMATTER = config if hasattr(config, "FormatCode") else yapf_api
+# Where mmengine finds yapf's FormatCode; onedl-mmengine looks it up in yapf when it formats.
+FORMATTER = config if hasattr(config, "FormatCode") else import_module("yapf.yapflib.yapf_api")
 
 
 def format_configs_once() -> None:

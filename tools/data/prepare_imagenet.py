@@ -155,8 +155,7 @@ def find(src: Path, split: str, counts: Counts) -> Source | None:
                 ("class tars", tars, counts.classes),
             ):
                 if each:
-                    whole = len(each) >= wanted
-                    found.append(Source(folder, kind, len(each), sum(each), whole))
+                    found.append(Source(folder, kind, len(each), sum(each), len(each) >= wanted))
     if archive.is_file():
         found.append(Source(archive, "archive", 1, archive.stat().st_size, True))
     return next((source for source in found if source.whole), found[0] if found else None)
@@ -164,7 +163,7 @@ def find(src: Path, split: str, counts: Counts) -> Source | None:
 
 def find_labels(src: Path) -> Path | None:
     """Returns the development kit, packed or not, or Kaggle's table, in or around ``src``."""
-    around = [*(src / path for path in FOLDERS), *src.parents[:3]]
+    around = [*(src / path for path in FOLDERS), *src.parents[:4]]
     names = (DEVKIT, DEVKIT.removesuffix(".tar.gz"), KAGGLE)
     return next((f / name for name in names for f in around if (f / name).exists()), None)
 

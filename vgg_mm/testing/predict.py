@@ -69,8 +69,8 @@ class Predictor:
             )
         if not posterior.isfinite().all():
             raise UserError(
-                f"{picture}: the net's probabilities are no numbers (NaN): its weights or layers' "
-                "outputs are too large or none."
+                f"{picture}: the net's probabilities are no numbers (NaN): its training went "
+                "astray; use an earlier checkpoint."
             )
         return posterior
 
