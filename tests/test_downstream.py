@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: see docs/downstream.md"),
 ]
 if not MISSING:
+    from mmseg.structures import SegDataSample
     from small_downstream import CHECKPOINT, CONFIGS, load, run, small, write_checkpoint, write_data
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +170,78 @@ def test_their_own_tool_tests_the_checkpoint(name, package, trained, tmp_path):
     assert "Iter(test) [4/4]" in done.stdout + done.stderr
 
 
+INFER = """
+import sys
+from mmengine import Config
+config, weights, picture = sys.argv[1:]
+if "mmdet" == Config.fromfile(config, import_custom_modules=False).default_scope:
+    from mmdet.apis import DetInferencer as Inferencer
+else:
+    from mmseg.apis import MMSegInferencer as Inferencer
+assert not any(name.startswith("vgg_mm") for name in sys.modules)
+for model in (None, config):  # the first knows the net by its checkpoint alone
+    if model or Inferencer.__name__ == "DetInferencer":
+        result = Inferencer(model, weights, device="cpu")(picture)["predictions"]
+        assert len(result[0]["scores"]) if isinstance(result, list) else result.max() < 21
+"""
+
+
+@ALL
+def test_their_inferencers_load_what_a_config_trained(name, trained, tmp_path):
+    checkpoint = trained(name)[2]
+    saved = torch.load(checkpoint, weights_only=True)
+    kinds = set()
+
+    def visit(value):
+        kinds.add(type(value))
+        values = value.items() if isinstance(value, dict) else ()
+        for item in [*sum(values, ()), *(value if isinstance(value, list | tuple) else ())]:
+            visit(item)
+
+    visit({key: saved[key] for key in saved.keys() - {"state_dict", "optimizer"}})
+    assert kinds <= {dict, list, tuple, str, int, float, bool, torch.Tensor, type(None)}
+    small(name, 16, tmp_path).dump(tmp_path / "config.py")
+    picture = "data/coco/val2017/0.jpg"
+    command = [sys.executable, "-W", "ignore", "-c", INFER, tmp_path / "config.py", checkpoint]
+    done = subprocess.run(
+        [*map(str, command), picture],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_run_of_theirs_resumes_with_its_history(trained, tmp_path):
+    runner, _, checkpoint = trained("fcn32s_vgg16")
+    cfg = small("fcn32s_vgg16", 18, tmp_path)
+    cfg.load_from, cfg.resume = str(checkpoint), True
+    again, losses = run(cfg)
+    assert len(losses) == 2 and again.iter == 18
+    history, _ = again.message_hub.get_scalar("train/loss").data
+    assert len(history) == 18
+    assert np.array_equal(history[:16], runner.message_hub.get_scalar("train/loss").data[0][:16])
+
+
+@pytest.mark.parametrize("name", ["fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16"])
+@pytest.mark.parametrize("size", [(31, 300), (20, 17), (1, 1), (33, 64)])
+@torch.no_grad()
+def test_pictures_of_any_size_are_segmented(name, size):
+    cfg = small(name, 1, ".")
+    model = build(cfg).eval()
+    picture = torch.randint(256, (3, *size), dtype=torch.uint8)
+    (sample,) = model.test_step(
+        dict(
+            inputs=[picture],
+            data_samples=[
+                SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, pad_shape=size))
+            ],
+        )
+    )
+    assert sample.pred_sem_seg.data.shape == (1, *size)
+    assert sample.seg_logits.data.isfinite().all()
+
+
 def test_two_processes(world, tmp_path):
     names = ("ssd300_vgg16", "fcn8s_vgg16")
     torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
@@ -195,27 +269,29 @@ def test_fcn16s_begins_with_fcn32s_scores():
     fcn16s.init_weights()
     new = fcn16s.load_state_dict(fcn32s.state_dict(), strict=False).missing_keys
     assert {key.split(".")[1] for key in new} == {"scores", "upsamplings"}
-    image = 50 * torch.randn(1, 3, 208, 176)  # pool4 is 13x11: twice pool5's 6x5, and one
+    image = 50 * torch.randn(1, 3, 208, 176)  # pool4 is 13x11: twice pool5's 7x6, less one
     with torch.no_grad():
         coarse = fcn32s.eval().decode_head(fcn32s.extract_feat(image))
         fine = fcn16s.eval().decode_head(fcn16s.extract_feat(image))
-    assert (coarse.shape[2:], fine.shape[2:]) == ((6, 5), (13, 11))
+    assert (coarse.shape[2:], fine.shape[2:]) == ((7, 6), (13, 11))
     assert coarse.std() > 0
-    expected = resize(coarse, size=(12, 10), mode="bilinear", align_corners=False)
-    assert torch.allclose(fine[..., 1:11, 1:9], expected[..., 1:11, 1:9], atol=1e-5)
+    expected = resize(coarse, size=(14, 12), mode="bilinear", align_corners=False)
+    assert torch.allclose(fine[..., 1:, 1:], expected[..., 1:13, 1:11], atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [((9, 7), (4, 3), (2, 1)), ((7, 5), (4, 3), (2, 2))])
 @torch.no_grad()
-def test_the_skip_head_adds_the_scores_of_all_maps():
+def test_the_skip_head_adds_the_scores_of_all_maps(sizes):
     head = build(small("fcn8s_vgg16", 1, ".")).decode_head.eval()
     torch.manual_seed(0)
     for value in head.parameters():
         nn.init.normal_(value, std=0.1)
-    maps = [torch.randn(2, n, *size) for n, size in ((32, (9, 7)), (64, (4, 3)), (512, (2, 1)))]
+    maps = [torch.randn(2, n, *size) for n, size in zip((32, 64, 512), sizes, strict=True)]
     x = F.conv2d(maps[2], head.conv_seg.weight, head.conv_seg.bias)
-    for i, pad in ((1, (0, 1)), (0, (1, 1))):
+    for i in (1, 0):
         up, score = head.upsamplings[i], head.scores[i]
-        x = F.conv_transpose2d(x, up.weight, stride=2, padding=1, output_padding=pad)
+        h, w = sizes[i]
+        x = F.conv_transpose2d(x, up.weight, stride=2, padding=1, output_padding=1)[..., :h, :w]
         x = x + F.conv2d(maps[i], score.weight, score.bias)
     assert torch.allclose(head(maps), x, atol=1e-5)
 

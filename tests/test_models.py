@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmpretrain.models.backbones as mmpretrain_backbones
 import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -278,6 +279,25 @@ def test_the_maps_of_ssd300_and_deeplab():
     assert sides == [(38, 38), (19, 19)]
     (out,) = small(**largefov)(images(1, 3, 321, 321))
     assert out.shape[2:] == (41, 41)
+
+
+@pytest.mark.parametrize(
+    ("options", "smallest"),
+    [
+        ({}, 32),
+        (dict(out_indices=("conv3_1", 1)), 4),
+        (dict(pool_strides=(2, 1, 2, 2, 1)), 8),
+        (dict(ceil_mode=True), 1),
+    ],
+)
+@torch.no_grad()
+def test_the_smallest_image(options, smallest):
+    net = small(**options)
+    assert all(out.numel() for out in net(images(1, 3, smallest, 40)))
+    if smallest > 1:
+        message = rf"image of 40x{smallest - 1} .* at least {smallest} pixels"
+        with pytest.raises(UserError, match=message):
+            net(images(1, 3, 40, smallest - 1))
 
 
 @pytest.mark.parametrize("frozen_stages", range(-1, 6))
@@ -666,6 +686,23 @@ def test_a_dilated_fc6_keeps_the_maps_size(k, dilation):
     for i, j in ((0, 0), (6, 4), (12, 8), (3, 8)):
         window = padded[:, :, i : i + k * dilation : dilation, j : j + k * dilation : dilation]
         assert close(feats[1][:, :, i, j], linears(plain, window)[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("k", "dilation"), [(3, 12), (7, 1), (7, 3), (2, 1), (2, 3), (4, 2)])
+@torch.no_grad()
+def test_onnxruntime_takes_a_padded_fc6_from_torchscript(tmp_path, k, dilation):
+    neck = VGGNeck(in_channels=4, channels=8, kernel_size=k, dilation=dilation)
+    randomise(neck).eval()
+    x = images(1, 4, 9, 12)
+    fc6 = neck.fc6
+    same = F.conv2d(x, fc6.weight, fc6.bias, padding="same", dilation=dilation)
+    assert torch.equal(fc6(x), same) or close(fc6(x), same)
+    net, file = nn.Sequential(neck), str(tmp_path / "neck.onnx")
+    torch.onnx.export(net, ((x,),), file, dynamo=False, input_names=["x"])
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x.numpy()})
+    assert close(torch.from_numpy(found), neck((x,))[0])
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ model = dict(
     backbone=dict(
         pool_strides=(2, 2, 2, 1, 1),
         dilations=(1, 1, 1, 1, 2),
-        ceil_mode=True,
     ),
     neck=dict(
         channels=1024,

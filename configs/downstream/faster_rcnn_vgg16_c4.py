@@ -8,6 +8,7 @@ paper's 1e-3 an image, for mmdet's 16 images a step; other numbers: --auto-scale
 """
 
 _base_ = "mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py"
+custom_imports = dict(imports="vgg_mm.registry")
 checkpoint = "checkpoints/vgg16.pth"
 
 model = dict(
@@ -34,3 +35,4 @@ model = dict(
 # Their names differ, at which mmdet's own config stops (mmdetection#9195).
 train_dataloader = dict(dataset=dict(ignore_keys=["dataset_type"]))
 optim_wrapper = dict(optimizer=dict(lr=0.016, weight_decay=5e-4))
+default_hooks = dict(plain=dict(type="vgg_mm.PlainCheckpointHook"))

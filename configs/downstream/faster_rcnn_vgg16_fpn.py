@@ -7,6 +7,7 @@ mmdet's own; conv1_1 to conv2_2 are frozen. Gradients are clipped, for no layer 
 """
 
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+custom_imports = dict(imports="vgg_mm.registry")
 checkpoint = "checkpoints/vgg16.pth"
 
 model = dict(
@@ -22,3 +23,4 @@ model = dict(
     neck=dict(in_channels=[256, 512, 512, 512]),
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
+default_hooks = dict(plain=dict(type="vgg_mm.PlainCheckpointHook"))

@@ -2,11 +2,13 @@
 
     mim train mmsegmentation configs/downstream/fcn32s_vgg16.py
 
-The classifier's fc6 and fc7, padded, keep pool5's size; scores of stride 32 are upsampled to the
-image. The rate is the paper's for VGG-16; nothing is frozen.
+Pools round up, as Caffe's do, so images may be of any size. The classifier's fc6 and fc7, padded,
+keep pool5's size; scores of stride 32 are upsampled to the image. The rate is the paper's for
+VGG-16; nothing is frozen.
 """
 
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
+custom_imports = dict(imports="vgg_mm.registry")
 checkpoint = "checkpoints/vgg16.pth"
 
 model = dict(
@@ -16,6 +18,7 @@ model = dict(
         _delete_=True,
         type="vgg_mm.VGG",
         arch="D",
+        ceil_mode=True,
         init_cfg=dict(type="Pretrained", checkpoint=checkpoint, prefix="backbone."),
     ),
     neck=dict(
@@ -34,3 +37,4 @@ model = dict(
     auxiliary_head=None,
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
+default_hooks = dict(plain=dict(type="vgg_mm.PlainCheckpointHook"))

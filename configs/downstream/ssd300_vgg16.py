@@ -8,7 +8,7 @@ mmdet's neck normalises conv4_3 (L2Norm, scale 20) and adds the further layers. 
 """
 
 _base_ = "mmdet::pascal_voc/ssd300_voc0712.py"
-custom_imports = dict(imports="vgg_mm.upstream_mmdet")
+custom_imports = dict(imports=["vgg_mm.registry", "vgg_mm.upstream_mmdet"])
 checkpoint = "checkpoints/vgg16.pth"
 
 model = dict(
@@ -34,3 +34,4 @@ model = dict(
         _base_.model.neck,
     ],
 )
+default_hooks = dict(plain=dict(type="vgg_mm.PlainCheckpointHook"))

@@ -59,5 +59,8 @@ class FCNSkipHead(BaseDecodeHead):
         x = self.cls_seg(last)
         for i in reversed(range(len(skips))):
             skip = self.scores[i](skips[i])
-            x = skip + self.upsamplings[i](x, output_size=skip.shape[2:])
+            h, w = skip.shape[2:]
+            # A pool halved it, and rounded down or up.
+            size = [max(n, 2 * half) for n, half in zip((h, w), x.shape[2:], strict=True)]
+            x = skip + self.upsamplings[i](x, output_size=size)[..., :h, :w]
         return x
