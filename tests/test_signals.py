@@ -86,7 +86,7 @@ run(lambda: list(in_processes(nap, ["a", "b"] * 8, 2, "Sleeping")))
 @pytest.mark.parametrize("to_all", [False, True])
 def test_a_tool_that_is_told_to_end_ends_its_children(start, to_all):
     tool = start(sys.executable, "-c", NAPS)
-    tool.says("b")
+    tool.says("a\na")  # each begins with eight of them
     (os.killpg if to_all else os.kill)(tool.process.pid, signal.SIGTERM)
     assert tool.process.wait(20) == 143
     assert not tool.group()

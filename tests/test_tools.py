@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,7 +160,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     [
         ("default_hooks.checkpoint.save_best=accuracy/top7", "no 'accuracy/top7', only accuracy"),
         ("optim_wrapper.optimizer.lr=1e30", "the loss is "),
-        ("tta_pipeline.1.scales=[20]", "pixels"),
+        ("tta_pipeline.1.scales=[40]", "at least 64 pixels"),
     ],
 )
 def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypatch):
@@ -175,6 +176,7 @@ def test_a_dry_run_of_a_run_under_way(trained, tool, monkeypatch):
     monkeypatch.chdir(cwd)
     before = sorted((path, path.stat().st_mtime) for path in (cwd / "work_dirs").rglob("*"))
     options = ["train_cfg.max_epochs=3", "default_hooks.checkpoint.save_best=auto"]
+    options += [f"experiment_name={uuid.uuid4()}"]  # mmengine's are of a second
     says = tool("train", DEMO, "--dry-run", "--resume", "--cfg-options", *SHORT, *options)
     assert "tried: " in says
     assert before == sorted((p, p.stat().st_mtime) for p in (cwd / "work_dirs").rglob("*"))
