@@ -94,7 +94,11 @@ def typed(tmp_path):
         called = []
         for call in calls.read_text().splitlines():
             _, script, args = re.split(r"((?:tools|docs)/\w+\.py)\t", call, maxsplit=1)
-            called.append([script, *args.split("\t")[:-1]])
+            arguments = args.split("\t")[:-1]
+            if script == "tools/torchrun.py":
+                _, tool, *arguments = arguments
+                script = f"tools/{tool}"
+            called.append([script, *arguments])
         return called
 
     return type_in
