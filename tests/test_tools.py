@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
 
+from vgg_mm import errors, launch
+from vgg_mm.errors import UserError
 from vgg_mm.mim import commands
+from vgg_mm.registry import MODELS
 from vgg_mm.testing import Scores
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +98,7 @@ def test_resume_goes_on(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Epoch(train) [2]" in done.stdout + done.stderr
     assert "Epoch(train) [1]" not in done.stdout + done.stderr
+    assert "--resume: the training goes on from " in done.stdout + done.stderr
 
 
 CHAIN = """
@@ -124,7 +131,8 @@ def test_the_papers_chain(trained, tmp_path):
     assert "Started from random weights, seed 0" in log
     assert all(f"Drop {i} of 3" in log for i in (1, 2, 3))
     assert "Epoch(train)  [5]" in log and "Epoch(train)  [6]" not in log
-    log, d = chained("d", "D", 1, "--init-from-a", a)
+    log, d = chained("d", "D", 1, "--init-from-a", a, "--resume")
+    assert f"--resume: nothing is saved in {d.parent} yet, so the training begins." in log
     assert f"Started from net A's conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 in {a}" in log
     S = "train_dataloader.dataset.dataset.pipeline.1.S=(73,146)"
     log, jitter = chained("jitter", "D", 1, "--start-from", d, "--cfg-options", S)
@@ -144,7 +152,52 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     assert "start: random weights, seed 0" in done.stdout
     assert re.search(r"speed: .* s a step of 128 images", done.stdout)
     assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
-    assert not (cwd / "dry").exists()
+    assert "tried: training, validation, a checkpoint, --resume, the test" in done.stdout
+    assert not (cwd / "dry").exists() and not list(cwd.rglob(".dry_run_*"))
+
+
+@pytest.mark.parametrize(
+    "option, says",
+    [
+        ("default_hooks.checkpoint.save_best=accuracy/top7", "no 'accuracy/top7', only accuracy"),
+        ("optim_wrapper.optimizer.lr=1e30", "the loss is "),
+        ("tta_pipeline.1.scales=[40]", "at least 64 pixels"),
+    ],
+)
+def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypatch):
+    """In validation, in training, and in the test at its end."""
+    cwd, _ = trained
+    arguments = [DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT, option]
+    assert says in mistake(cwd, "train", arguments, monkeypatch)
+    assert not list(cwd.rglob(".dry_run_*"))
+
+
+def test_a_dry_run_of_a_run_under_way(trained, tool, monkeypatch):
+    cwd, _ = trained
+    monkeypatch.chdir(cwd)
+    before = sorted((path, path.stat().st_mtime) for path in (cwd / "work_dirs").rglob("*"))
+    options = ["train_cfg.max_epochs=3", "default_hooks.checkpoint.save_best=auto"]
+    options += [f"experiment_name={uuid.uuid4()}"]  # mmengine's are of a second
+    says = tool("train", DEMO, "--dry-run", "--resume", "--cfg-options", *SHORT, *options)
+    assert "tried: " in says
+    assert before == sorted((p, p.stat().st_mtime) for p in (cwd / "work_dirs").rglob("*"))
+
+
+def test_auto_scale_lr_counts_accumulated_batches(trained, monkeypatch):
+    rates = []
+
+    def built(runner):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+        rates.extend(runner.optim_wrapper.get_lr()["lr"])
+        raise UserError("enough")
+
+    monkeypatch.setattr(Runner, "train", built)
+    cwd, _ = trained
+    options = ["optim_wrapper.accumulative_counts=3", "optim_wrapper.optimizer.lr=0.01"]
+    arguments = [DEMO, "--auto-scale-lr", "--work-dir", "scaled", "--cfg-options", *SHORT]
+    mistake(cwd, "train", [*arguments, *options], monkeypatch)
+    assert rates == [pytest.approx(0.01 * 3 * 128 / 256)]
 
 
 def test_a_dry_run_sees_a_full_disk(trained, monkeypatch):
@@ -228,6 +281,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree
         ("train", ["configs/vgg16.py"], "no config configs/vgg16.py"),
         ("train", [DEMO, "--amp"], "--amp needs CUDA"),
         ("train", [DEMO, "--resume", "no.pth"], "no checkpoint no.pth"),
+        ("train", [DEMO, "--resume", "a.pth", "--start-from", "b.pth"], "or starts from"),
         ("train", [DEMO, "--cfg-options", "model.backbone.arch=F"], "'F' is not a net of Table 1"),
         ("train", [DEMO, "--cfg-options", "model.backbone.widht=8"], "'widht'"),
         ("train", [DEMO, "--cfg-options", "optim_wraper.optimizer.lr=1"], "'optim_wrapper'"),
@@ -261,6 +315,74 @@ def test_a_misspelt_type_or_key_leaves_no_traceback(trained):
         ROOT / "tools/train.py", DEMO, "--cfg-options", "model.backbone.arhc=D", cwd=cwd
     )
     assert "VGG" in message and "'arhc'" in message and len(message.splitlines()) == 1
+
+
+def test_only_a_configs_key_is_called_misspelt():
+    """A fault of the code, in a class that a config builds or elsewhere, shows its traceback."""
+
+    class Thing:
+        def __init__(self, size, **kwargs):
+            self.parts = [dict(**kwargs), Part(colour="red") if size == 0 else None]
+            if kwargs:
+                Part(**kwargs)
+
+    class Part:
+        def __init__(self):
+            pass
+
+    things = Registry("thing")
+    things.register_module(module=Thing)
+
+    def ends(**cfg):
+        try:
+            errors.run(lambda: things.build(dict(type="Thing", **cfg)))
+        except SystemExit as ended:
+            return str(ended)
+
+    assert "got an unexpected keyword argument 'sise'. Misspelt?" in ends(size=1, sise=2)
+    assert "missing 1 required positional argument: 'size'" in ends()
+    with pytest.raises(TypeError, match="'colour'"):
+        ends(size=0)
+    with pytest.raises(TypeError, match="'colour'"):
+        errors.run(lambda: Part(colour="red"))
+    with pytest.raises(KeyError):
+        errors.run(lambda: {}["the key that is not in the dict"])
+
+
+def test_on_demand_every_error_shows_its_traceback(monkeypatch, trained):
+    cwd, _ = trained
+    done = run(ROOT / "tools/test.py", DEMO, "no.pth", cwd=cwd, VGG_MM_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "UserError: no checkpoint no.pth" in done.stderr
+
+
+def load(*options):
+    args = launch.parser("").parse_args([DEMO, "--cfg-options", *options])
+    return launch.load_config(args)
+
+
+def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch):
+    key = "val_dataloader.pin_memory"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "pin_memory" not in load("a=1").train_dataloader
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = load(f"{key}=False")
+    assert cfg.train_dataloader.pin_memory and cfg.test_dataloader.pin_memory
+    assert not cfg.val_dataloader.pin_memory  # as the config says
+    model = MODELS.build(cfg.model.data_preprocessor)
+    assert model._non_blocking
+
+
+def test_amp_takes_bfloat16_where_the_gpu_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    has = {"bf16": True}
+    supported = lambda including_emulation=True: including_emulation or has["bf16"]  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    mixed = launch.mixed_precision()
+    assert mixed["dtype"] == "bfloat16" and mixed["loss_scale"] == dict(enabled=False)
+    has["bf16"] = False
+    mixed = launch.mixed_precision()
+    assert mixed["dtype"] == "float16" and mixed["loss_scale"] == "dynamic"
 
 
 def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained):

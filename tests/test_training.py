@@ -527,11 +527,18 @@ def amp(monkeypatch):
     return mixed
 
 
-def test_steps_that_a_loss_scale_skips_are_no_fault(amp, jpeg_tree, tmp_path):
+def test_steps_that_a_loss_scale_skips_are_no_fault(amp, jpeg_tree, tmp_path, monkeypatch):
     cfg = narrow(jpeg_tree, tmp_path, **{"optim_wrapper.clip_grad": dict(max_norm=10)})
-    runner = train(amp(cfg, init_scale=2.0**140, backoff_factor=2.0**-30))  # beyond float32's
+    parse = ImageClassifier.parse_losses
+
+    def larger(self, losses):  # beyond float32, under the first scale
+        loss, logged = parse(self, losses)
+        return 100 * loss, logged
+
+    monkeypatch.setattr(ImageClassifier, "parse_losses", larger)
+    runner = train(amp(cfg, init_scale=2.0**127, backoff_factor=2.0**-30))
     assert runner.iter == 8
-    assert 1 < runner.optim_wrapper.loss_scaler.get_scale() < 2**128
+    assert 1 < runner.optim_wrapper.loss_scaler.get_scale() < 2**127
     assert all_finite(runner.model.state_dict())
 
 
@@ -542,7 +549,7 @@ def test_steps_that_a_loss_scale_skips_forever_end_the_run(amp, jpeg_tree, tmp_p
     spoilt = lambda self, losses: (losses["loss"] * torch.inf, losses)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parse, spoilt)
-        with pytest.raises(UserError, match="^20 steps in a row were skipped.* at step 20, in ep"):
+        with pytest.raises(UserError, match="^20 steps in a row were skipped.* at step 21, in ep"):
             train(cfg)
     cfg = amp(narrow(jpeg_tree, tmp_path / "b", **options), init_scale=2.0, backoff_factor=2**-1.5)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGUMENTS OF train.py]
 #
-# Environment: GPUS (all, 4), GPUS_PER_NODE (4), CPUS_PER_TASK (8), PORT, SRUN_ARGS.
+# Environment: GPUS (all, 4), GPUS_PER_NODE (4), CPUS_PER_TASK (8), PORT, SRUN_ARGS. With
+# SRUN_ARGS="--time 24:00:00 --signal USR1@120" it saves and ends two minutes before its time is up.
 set -euo pipefail
 
 partition=${1:?a partition} job=${2:?a job name} config=${3:?a config}

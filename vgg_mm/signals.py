@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # torch takes seconds, which a --help spares
     from torch.utils.data import DataLoader
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1)
+STOPS = [signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -76,7 +76,8 @@ def outlive(loader: DataLoader) -> None:
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, Noted(after=0))  # the second is the parent's
     if init:
         init(worker)

@@ -370,6 +370,8 @@ class CheckpointHook(PlainCheckpointHook):
         training = isinstance(runner._train_loop, BaseLoop)
         _compare(runner, checkpoint.get("state_dict", checkpoint), training and not runner._resume)
         if training and runner._resume:
+            if checkpoint.get("optimizer", {}).get("loss_scaler") == {}:  # bfloat16 has none
+                del checkpoint["optimizer"]["loss_scaler"]
             ours = len(runner.train_dataloader)
             theirs = checkpoint["meta"].get("batches_per_epoch", ours)
             if theirs != ours:

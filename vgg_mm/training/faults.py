@@ -54,7 +54,8 @@ class Faults:
 def fault_of_state(runner: Runner) -> str:
     """What in the weights, the batch norms or the optimiser is no number, or an empty string."""
     for name, value in _state(runner):
-        if not value.isfinite().all():
+        # A sum is quick, and finite only if all are; of very large numbers it may not be.
+        if not value.sum().isfinite() and not value.isfinite().all():
             return f"{name} holds values that are no numbers"
     return ""
 
