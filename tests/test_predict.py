@@ -151,12 +151,12 @@ def test_tool_goes_on_after_a_bad_picture(checkpoint, folder, tool, capsys):
     with pytest.raises(SystemExit) as exit:
         tool(CONFIG, checkpoint, folder)
     error = str(exit.value)
-    assert error.startswith("error: 3 of 7 pictures could not be read:\n")
+    assert error.startswith("error: 3 of 7 pictures failed:\n")
     for name in ("a.jpg: the file is empty.", "deep/z.jpg: the picture is trunc", "gone.png: No "):
         assert f"\n  {folder}/{name}" in error
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 4 * 6 + 1 and f"{folder}/wide.png\n" in out
-    with pytest.raises(SystemExit, match="1 of 1 pictures could not be read:\n.*a.jpg: the file"):
+    with pytest.raises(SystemExit, match="1 of 1 pictures failed:\n.*a.jpg: the file"):
         tool(CONFIG, checkpoint, folder / "a.jpg")
     assert capsys.readouterr().out == ""
 
@@ -224,7 +224,8 @@ def test_a_drawing_shows_the_picture_and_a_bar_a_class(tmp_path):
     cv2.imwrite("red.png", np.full((50, 70, 3), (0, 0, 255), np.uint8))
     drawings = []
     for value in (0.2, 0.9):
-        draw("red.png", [("W" * 99, value), ("$", 0.1)], tmp_path / "new/drawn.png")
+        names = ["$", "W" * 99]
+        draw("red.png", [(names[1], value), (names[0], 0.1)], tmp_path / "new/drawn.png", names)
         drawings.append(cv2.imread("new/drawn.png").astype(int))
     red = (drawings[0] == (0, 0, 255)).all(2)
     assert 0.3 < red.mean() and red[: red.shape[0] // 2].sum() > red.sum() / 2
