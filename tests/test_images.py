@@ -275,16 +275,24 @@ def test_a_bomb_takes_no_memory(tmp_path):
     assert int(grown) < 100_000  # KB; decoded, it is a million
 
 
-@pytest.mark.parametrize("shape", [(2, 60000), (60000, 2), (1, 9000)])
+@pytest.mark.parametrize("shape", [(2, 60000), (60000, 2), (1, 101), (90, 9001)])
 def test_thin_pictures_are_not_blown_up(shape, tmp_path):
     cv2.imwrite(str(tmp_path / "strip.png"), np.zeros((*shape, 3), np.uint8))
     results = LoadImage()(dict(img_path=str(tmp_path / "strip.png"), rng=np.random.default_rng(0)))
-    says = rf"strip\.png: \d+x\d+ pixels if its {shape[1]}x{shape[0]} are scaled to a shortest side"
-    for transform in (MultiScale([512]), ScaleJitter(512)):
+    says = rf"strip\.png: {shape[1]}x{shape[0]} pixels are too thin: a side is more than 100 times"
+    for transform in (MultiScale([64]), ScaleJitter(64)):
         with pytest.raises(CorruptImageError, match=says):
             transform({**results})
     crop = LoadScaledCrop(512)(dict(img_path=results["img_path"], rng=np.random.default_rng(0)))
     assert crop["img"].shape == (224, 224, 3)
+
+
+def test_the_rescaled_pictures_pixels_are_counted_before_it_is_made(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 200, 3), np.uint8))
+    results = LoadImage()(dict(img_path=str(tmp_path / "a.png")))
+    says = r"a\.png: 200000x2000 pixels if its 200x2 are scaled to a shortest side of 2000, more"
+    with pytest.raises(CorruptImageError, match=says):
+        MultiScale([64, 2000])(results)
 
 
 # Reading.

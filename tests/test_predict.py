@@ -16,6 +16,7 @@ from mmpretrain.registry import MODELS
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
+from vgg_mm.testing.evaluation import TestTime
 from vgg_mm.testing.predict import Predictor, draw
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +160,43 @@ def test_tool_goes_on_after_a_bad_picture(checkpoint, folder, tool, capsys):
     with pytest.raises(SystemExit, match="1 of 1 pictures failed:\n.*a.jpg: the file"):
         tool(CONFIG, checkpoint, folder / "a.jpg")
     assert capsys.readouterr().out == ""
+
+
+def test_tool_goes_on_after_pictures_too_large_or_too_thin(
+    checkpoint, folder, tool, monkeypatch, capsys
+):
+    cv2.imwrite(str(folder / "strip.png"), np.zeros((2, 60000, 3), np.uint8))
+    cv2.imwrite(str(folder / "deep/long.png"), np.zeros((3, 299, 3), np.uint8))
+    monkeypatch.setenv("VGG_MM_MAX_PIXELS", "130000")
+    outputs = TestTime._outputs
+
+    def in_little_memory(self, x):
+        if x.shape[-1] > 5 * x.shape[-2]:
+            raise RuntimeError(
+                "alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory\nframe #0"
+            )
+        return outputs(self, x)
+
+    monkeypatch.setattr(TestTime, "_outputs", in_little_memory)
+    cv2.imwrite(str(folder / "huge.png"), np.zeros((362, 361, 3), np.uint8))
+    cv2.imwrite(str(folder / "wider.png"), np.zeros((30, 160, 3), np.uint8))
+    with pytest.raises(SystemExit) as exit:
+        tool(CONFIG, checkpoint, folder)
+    first, *failed = str(exit.value).split("\n  ")
+    assert first == "error: 4 of 8 pictures failed:"
+    for line, name, says in zip(
+        failed,
+        ["deep/long.png", "huge.png", "strip.png", "wider.png"],
+        [
+            "7276x73 pixels if its 299x3 are scaled to a shortest side of 73, more than 130,000",
+            "361x362 pixels, more than 130,000",
+            "60000x2 pixels are too thin",
+            "too large for the memory (RuntimeError: alloc_cpu.cpp:127] DefaultCPUAllocator: not",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(f"{folder / name}: {says}"), line
+    assert len(capsys.readouterr().out.splitlines()) == 4 * 6 + 1
 
 
 def test_errors(checkpoint, folder, tool, tmp_path):

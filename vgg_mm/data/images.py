@@ -111,8 +111,8 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
     EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
     pictures, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
-    PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out dark, for
-    they may hold 12, that is said once.
+    PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out
+    dark, for they may hold 12, that is said once.
 
     Raises:
         CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker
