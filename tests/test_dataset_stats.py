@@ -111,16 +111,19 @@ def test_a_variance_next_to_nothing_is_not_lost(tmp_path):
     np.testing.assert_allclose(found.mean, [250 + 1e-6, 250, 250], rtol=1e-15)
 
 
-def test_corrupt_pictures_are_named_and_left_out(folder, tool):
+def test_corrupt_pictures_are_named_and_left_out(folder, tool, capsys):
     expected = dataset_statistics(find_pictures(folder)).config()
     (folder / "a/cut.jpg").write_bytes((folder / "b/1.jpg").read_bytes()[:-20])
     (folder / "none.png").touch()
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
-    printed = tool(folder)
-    assert "# 8 pictures with " in printed.out and "; 3 corrupt ones left out\n" in printed.out
-    assert printed.out.split("\n", 1)[1].strip() == expected
+    with pytest.raises(SystemExit) as ended:
+        tool(folder)
+    printed = capsys.readouterr().out
+    assert "# 8 pictures with " in printed and "; 3 corrupt ones left out\n" in printed
+    assert printed.split("\n", 1)[1].strip() == expected
+    assert str(ended.value).startswith("error: 3 of 11 pictures could not be read and are left out")
     for name in ("a/cut.jpg", "none.png", "gone.jpg"):
-        assert f"left out: {folder / name}: " in printed.err
+        assert f"\n  {folder / name}: " in str(ended.value)
 
 
 def test_limit_takes_pictures_from_everywhere(tmp_path, tool):

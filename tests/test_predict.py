@@ -17,6 +17,7 @@ from mmpretrain.registry import MODELS
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.mim import commands
+from vgg_mm.testing.evaluation import TestTime
 from vgg_mm.testing.predict import Predictor, draw
 
 ROOT = Path(__file__).parents[1]
@@ -166,14 +167,51 @@ def test_tool_goes_on_after_a_bad_picture(checkpoint, folder, tool, capsys):
     with pytest.raises(SystemExit) as exit:
         tool(CONFIG, checkpoint, folder)
     error = str(exit.value)
-    assert error.startswith("error: 3 of 7 pictures could not be read:\n")
+    assert error.startswith("error: 3 of 7 pictures failed:\n")
     for name in ("a.jpg: the file is empty.", "deep/z.jpg: the picture is trunc", "gone.png: No "):
         assert f"\n  {folder}/{name}" in error
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 4 * 6 + 1 and f"{folder}/wide.png\n" in out
-    with pytest.raises(SystemExit, match="1 of 1 pictures could not be read:\n.*a.jpg: the file"):
+    with pytest.raises(SystemExit, match="1 of 1 pictures failed:\n.*a.jpg: the file"):
         tool(CONFIG, checkpoint, folder / "a.jpg")
     assert capsys.readouterr().out == ""
+
+
+def test_tool_goes_on_after_pictures_too_large_or_too_thin(
+    checkpoint, folder, tool, monkeypatch, capsys
+):
+    cv2.imwrite(str(folder / "strip.png"), np.zeros((2, 60000, 3), np.uint8))
+    cv2.imwrite(str(folder / "deep/long.png"), np.zeros((3, 299, 3), np.uint8))
+    monkeypatch.setenv("VGG_MM_MAX_PIXELS", "130000")
+    outputs = TestTime._outputs
+
+    def in_little_memory(self, x):
+        if x.shape[-1] > 5 * x.shape[-2]:
+            raise RuntimeError(
+                "alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory\nframe #0"
+            )
+        return outputs(self, x)
+
+    monkeypatch.setattr(TestTime, "_outputs", in_little_memory)
+    cv2.imwrite(str(folder / "huge.png"), np.zeros((362, 361, 3), np.uint8))
+    cv2.imwrite(str(folder / "wider.png"), np.zeros((30, 160, 3), np.uint8))
+    with pytest.raises(SystemExit) as exit:
+        tool(CONFIG, checkpoint, folder)
+    first, *failed = str(exit.value).split("\n  ")
+    assert first == "error: 4 of 8 pictures failed:"
+    for line, name, says in zip(
+        failed,
+        ["deep/long.png", "huge.png", "strip.png", "wider.png"],
+        [
+            "7276x73 pixels if its 299x3 are scaled to a shortest side of 73, more than 130,000",
+            "361x362 pixels, more than 130,000",
+            "60000x2 pixels are too thin",
+            "too large for the memory (RuntimeError: alloc_cpu.cpp:127] DefaultCPUAllocator: not",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(f"{folder / name}: {says}"), line
+    assert len(capsys.readouterr().out.splitlines()) == 4 * 6 + 1
 
 
 def test_errors(checkpoint, folder, tool, tmp_path):
@@ -239,7 +277,8 @@ def test_a_drawing_shows_the_picture_and_a_bar_a_class(tmp_path):
     cv2.imwrite("red.png", np.full((50, 70, 3), (0, 0, 255), np.uint8))
     drawings = []
     for value in (0.2, 0.9):
-        draw("red.png", [("W" * 99, value), ("$", 0.1)], tmp_path / "new/drawn.png")
+        names = ["$", "W" * 99]
+        draw("red.png", [(names[1], value), (names[0], 0.1)], tmp_path / "new/drawn.png", names)
         drawings.append(cv2.imread("new/drawn.png").astype(int))
     red = (drawings[0] == (0, 0, 255)).all(2)
     assert 0.3 < red.mean() and red[: red.shape[0] // 2].sum() > red.sum() / 2

@@ -68,9 +68,18 @@ def contents(root):
 
 
 @needs_jpegtran
-def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool):
+def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool, capsys):
     before, dst = contents(src), tmp_path / "dst"
-    printed = tool(src, dst)
+    (src / "gone.jpg").symlink_to(src / "nowhere")
+    with pytest.raises(SystemExit) as ended:
+        tool(src, dst)
+    printed = capsys.readouterr()
+    failed, *names = str(ended.value).split("\n  ")
+    assert failed.startswith("error: 2 of 11 files failed") and len(names) == 2
+    assert names == [
+        f"{src}/cut.jpg: the picture is truncated (no end marker).",
+        f"{src}/gone.jpg: No such file or directory.",
+    ]
     assert contents(src) == before
     after = contents(dst)
     assert after.keys() == before.keys()
@@ -82,9 +91,9 @@ def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool):
             assert data == before[name]
     assert after["tiled.jpg"] == before["tiled.jpg"]
     lines = [line.split() for line in printed.out.splitlines()]
-    assert lines[1][:2] == ["4", "40.0%"] and lines[-1][:2] == ["10", "100.0%"]
+    assert lines[1][:2] == ["4", "36.4%"] and lines[-1][:2] == ["11", "100.0%"]
     assert float(lines[-1][2]) == pytest.approx(sum(map(len, before.values())) / 1e6, abs=0.06)
-    for count, why in (("2", "no JPEG"), ("1", "corrupt"), ("3", "grey, CMYK")):
+    for count, why in (("2", "no JPEG"), ("1", "corrupt"), ("3", "grey, CMYK"), ("1", "left out")):
         assert any(line[0] == count and why in " ".join(line) for line in lines)
     assert "Tiling" in printed.err
 
@@ -92,6 +101,7 @@ def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool):
 @needs_jpegtran
 def test_goes_on_where_it_was(src, tmp_path, tool):
     dst = tmp_path / "dst"
+    (src / "cut.jpg").unlink()
     table = tool(src, dst).out
     done = contents(dst)
     (dst / "progressive.jpg").unlink()

@@ -43,9 +43,9 @@ def main() -> None:
 
     folder, pictures = args.pictures.parent, [args.pictures]
     if args.pictures.is_dir():
-        folder, out = args.pictures, args.out.resolve()
+        folder, drawn = args.pictures, args.out.resolve()
         found = map(Path, find_pictures(folder))
-        pictures = [picture for picture in found if out not in picture.resolve().parents]
+        pictures = [picture for picture in found if drawn not in picture.resolve().parents]
         if not pictures:
             raise UserError(f"no picture in {folder} but those in {args.out}, where to draw.")
     predictor = Predictor(load_config(args), args.checkpoint)
@@ -53,21 +53,17 @@ def main() -> None:
     for picture in pictures:
         try:
             top = predictor.top(picture, args.top)
+            print(picture, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
+            out = args.out / f"{picture.relative_to(folder)}.png"
+            draw(picture, top, out, predictor.classes)
         except CorruptImageError as error:
             failures.append(str(error))
-            continue
-        except OSError as error:
-            failures.append(f"{picture}: {error.strerror}.")
-            continue
-        print(picture, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
-        try:
-            draw(picture, top, args.out / f"{picture.relative_to(folder)}.png")
         except OSError as error:
             raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     if len(failures) < len(pictures):
         print(f"Drawn in {args.out}")
     if failures:
-        failed = f"{len(failures)} of {len(pictures)} pictures could not be read:"
+        failed = f"{len(failures)} of {len(pictures)} pictures failed:"
         raise UserError("\n  ".join([failed, *failures]))
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     try:
         top = draw_score_maps(predictor, args.picture, args.top, args.out)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}.") from error
+        raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     print(*(f"{value:8.2%}  {name}" for name, value in top), f"Drawn in {args.out}", sep="\n")
 
 

@@ -143,7 +143,7 @@ def _tile(paths: Sequence[str], folder: str) -> tuple[list[str], float]:
     tiled = []
     for i, path in enumerate(paths):
         original = Path(path).read_bytes()
-        result, what = tile(original)
+        result, what = tile(original, name=path)
         before += len(original)
         after += len(result)
         fast += what == TILED

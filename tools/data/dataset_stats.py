@@ -8,7 +8,6 @@ Prints config lines: the first is for the model, the second for the training pip
 
 import argparse
 import os
-import sys
 
 from vgg_mm.arguments import count
 from vgg_mm.errors import UserError, run
@@ -41,11 +40,12 @@ def main() -> None:
         statistics = dataset_statistics(pictures, args.jobs)
     except KeyboardInterrupt:
         raise UserError("stopped. --limit N measures fewer pictures.") from None
-    for line in statistics.corrupt:
-        print("left out:", line, file=sys.stderr)
     print(f"# {statistics.pictures:,} pictures with {statistics.pixels:,} pixels", end="")
     print(f"; {len(statistics.corrupt):,} corrupt ones left out" if statistics.corrupt else "")
-    print(statistics.config())
+    print(statistics.config(), flush=True)
+    if failures := statistics.corrupt:
+        failed = f"{len(failures)} of {len(pictures)} pictures could not be read and are left out:"
+        raise UserError("\n  ".join([failed, *failures]))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
     try:
         from vgg_mm.data.tiling import TILED, Total, tile_folder
 
-        totals = tile_folder(args.src, args.dst, args.interval, args.jobs)
+        totals, failures = tile_folder(args.src, args.dst, args.interval, args.jobs)
     except KeyboardInterrupt:
         raise UserError("stopped. Run this again to go on from here.") from None
     except OSError as error:
@@ -50,7 +50,9 @@ def main() -> None:
 
     tiled = totals.pop(TILED, Total())
     rows = [("tiled (the fast path)", tiled)]
+    unreadable = totals.pop("unreadable", None)
     rows += [(f"copied: {why}", totals[why]) for why in sorted(totals)]
+    rows += [("left out: unreadable", unreadable)] if unreadable else []
     files, before, after = (
         sum(getattr(total, key) for _, total in rows) for key in ("files", "before", "after")
     )
@@ -60,8 +62,12 @@ def main() -> None:
         share = total.files / max(files, 1)
         print(
             f"{total.files:12,} {share:7.1%} {total.before / 1e6:12,.1f} "
-            f"{total.after / 1e6:12,.1f}  {name}"
+            f"{total.after / 1e6:12,.1f}  {name}",
+            flush=True,
         )
+    if failures:
+        failed = f"{len(failures)} of {files} files failed; of these, corrupt ones are copied:"
+        raise UserError("\n  ".join([failed, *failures]))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from matplotlib.ticker import LogFormatter
 from tools.reproduce.plan import Run, step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
-from vgg_mm.data import read_image
 from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, TRAININGS, config_name, scaled
+from vgg_mm.testing.drawing import legible, show
 from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.report import RIGHT, WRONG, curves
 from vgg_mm.testing.score_map import draw_score_maps
@@ -162,8 +162,10 @@ def confusion(results: Results) -> Figure | None:
             axes.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", color=color,
                       fontsize=7)  # fmt: skip
     ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=45, ha="right")
-    axes.set_yticks(ticks, classes)
+    families, names = legible(classes)
+    style = dict(parse_math=False, family=families)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", **style)
+    axes.set_yticks(ticks, names, **style)
     axes.set(xlabel="said", ylabel="true")
     return figure
 
@@ -179,15 +181,16 @@ def hardest(results: Results, number: int = 12) -> Figure | None:
     true = p[range(len(p)), scores.labels]
     order = np.argsort(true, kind="stable")[:number]
     figure = Figure((5, 1.75 * -(-len(order) // 3)), dpi=160, layout="constrained")
+    families, names = legible(scores.classes)
     cells = list(figure.subplots(-(-len(order) // 3), 3, squeeze=False).flat)
     for axes in cells:
         axes.set_axis_off()
     for axes, i in zip(cells, order, strict=False):
-        axes.imshow(read_image(os.path.join(scores.root, scores.names[i]))[..., ::-1])
-        label, said = (str(scores.classes[j])[:16] for j in (scores.labels[i], p[i].argmax()))
+        show(axes, os.path.join(scores.root, scores.names[i]))
+        label, said = (names[j][:16] for j in (scores.labels[i], p[i].argmax()))
         title = f"{label} {true[i]:.0%}\nsaid {said} {p[i].max():.0%}"
         color = RIGHT if label == said else WRONG
-        axes.set_title(title, fontsize=8, color=color, parse_math=False)
+        axes.set_title(title, fontsize=8, color=color, parse_math=False, family=families)
     return figure
 
 

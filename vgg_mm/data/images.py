@@ -8,6 +8,8 @@ import os
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -42,6 +44,25 @@ _DARK_SAID = mmap.mmap(-1, 1)  # shared with the workers that a process forks
 
 class CorruptImageError(UserError):
     """A picture that is of no use: its file cannot be read or decoded, or it is too large."""
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Blames a picture for what it makes of the code within: CorruptImageError that names it.
+
+    That is a mistake of the user's, such as a picture too small for the net, and a lack of memory.
+    """
+    try:
+        yield
+    except CorruptImageError:
+        raise
+    except UserError as error:
+        raise CorruptImageError(f"{name}: {error}") from error
+    except (MemoryError, RuntimeError, cv2.error) as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        if not re.search("memory|alloc|overflow", text, re.IGNORECASE):
+            raise
+        raise CorruptImageError(f"{name}: too large for the memory ({text}).") from error
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
@@ -89,9 +110,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """Decodes a picture file's bytes to BGR uint8 of shape (H, W, 3).
 
     EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
-    pictures, white is the largest number of their type; or what a PNG's significant bits (sBIT) or
-    a PNM's header tell, if no number is larger; or 1 for floats. Where 16 bits come out dark, for
-    they may hold 12, that is said once.
+    pictures, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
+    PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out
+    dark, for they may hold 12, that is said once.
 
     Raises:
         CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker
@@ -165,7 +186,7 @@ def _decode_any(data: bytes, name: str, mode: str) -> np.ndarray | None:
         image = _scale(raw if image is None else image, white)
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    if kind == np.uint16 and image.max() < 64 and not _DARK_SAID[0]:
+    if kind == np.uint16 and image.max() <= 64 and not _DARK_SAID[0]:
         _DARK_SAID[0] = 1
         warnings.warn(
             f"{name}: of 16 bits, the largest number is {raw.max()}, so that it is dark. If white "
@@ -186,6 +207,8 @@ def _white(data: bytes, raw: np.ndarray) -> int | None:
         if at > 0:
             (length,) = struct.unpack(">I", data[at - 4 : at])
             white = (1 << max(data[at + 4 : at + 4 + length], default=0)) - 1
+    elif data[4:12] == b"ftypavif" and (at := data.find(b"pixi")) > 0:
+        white = (1 << data[at + 9]) - 1
     return white if white and raw.max() <= white else None
 
 

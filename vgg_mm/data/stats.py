@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vgg_mm.data.images import CorruptImageError, read_image
+from vgg_mm.data.images import CorruptImageError, blamed, read_image
 from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
 
@@ -95,10 +95,9 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
 def _measure(picture: str) -> tuple[int, np.ndarray, np.ndarray] | str:
     """The number, the sum (3,) and the sum of outer products (3, 3) of RGB pixels, or an error."""
     try:
-        rgb = cv2.cvtColor(read_image(picture), cv2.COLOR_BGR2RGB).reshape(-1, 3)
+        with blamed(picture):
+            rgb = cv2.cvtColor(read_image(picture), cv2.COLOR_BGR2RGB).reshape(-1, 3)
+            products = cv2.mulTransposed(rgb, aTa=True, dtype=cv2.CV_64F)  # exact below 2^53
+            return len(rgb), rgb.sum(0, dtype=np.int64), products.astype(np.int64)
     except CorruptImageError as error:
         return str(error)
-    except OSError as error:
-        return f"{picture}: {error.strerror}."
-    products = cv2.mulTransposed(rgb, aTa=True, dtype=cv2.CV_64F)  # exact below 2^53
-    return len(rgb), rgb.sum(0, dtype=np.int64), products.astype(np.int64)

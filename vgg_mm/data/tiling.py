@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgg_mm.data.images import CorruptImageError, decode
+from vgg_mm.data.images import CorruptImageError, decode, read_bytes
 from vgg_mm.data.jpeg import Header, Jpeg
 from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
@@ -36,7 +36,7 @@ class Total:
     after: int = 0
 
 
-def tile(data: bytes, interval: int = 2) -> tuple[bytes, str]:
+def tile(data: bytes, interval: int = 2, name: str = "the file") -> tuple[bytes, str]:
     """Puts restart markers into a JPEG with ``jpegtran``; its coefficients stay the same.
 
     Progressive files become sequential, and every file's codes optimal.
@@ -44,19 +44,20 @@ def tile(data: bytes, interval: int = 2) -> tuple[bytes, str]:
     Args:
         data: The file's bytes.
         interval: The markers' distance in MCUs; the nearest that divides a row's MCUs is taken.
+        name: What errors call it.
 
     Returns:
         The new bytes and ``'tiled'``; or the same bytes and why they are left as they are. Decoded,
         both give the same pixels.
+
+    Raises:
+        CorruptImageError: See :func:`vgg_mm.data.decode`.
     """
     if not data.startswith(b"\xff\xd8"):
         return data, "no JPEG"
     if (parsed := Jpeg.parse(data)) and parsed.tiled:
         return data, TILED
-    try:
-        pixels = decode(data, "the file")
-    except CorruptImageError:
-        return data, "corrupt"
+    pixels = decode(data, name)
     header = Header.read(data)
     if header is None:
         return data, "grey, CMYK, turned by EXIF, or of a rare kind"
@@ -88,7 +89,9 @@ def divisor(number: int, near: int) -> int:
     return min(divisors, key=lambda i: abs(math.log(i / near)))
 
 
-def tile_folder(src: Path, dst: Path, interval: int = 2, jobs: int = 1) -> dict[str, Total]:
+def tile_folder(
+    src: Path, dst: Path, interval: int = 2, jobs: int = 1
+) -> tuple[dict[str, Total], list[str]]:
     """Makes ``dst`` a copy of ``src`` whose JPEGs are tiled, see :func:`tile`.
 
     A file appears there whole or not at all, so a run that was stopped goes on where it was: what
@@ -101,12 +104,13 @@ def tile_folder(src: Path, dst: Path, interval: int = 2, jobs: int = 1) -> dict[
         jobs: How many processes work.
 
     Returns:
-        The totals of the files that are ``'tiled'``, and of the others by why they are copied.
+        The totals of the files that are ``'tiled'``, and of the others by why they are copied; and
+        a line for each that is corrupt, and copied nevertheless, or that cannot be read.
 
     Raises:
         UserError: If ``jpegtran`` or a folder is missing, one of the folders is in the other, or a
             process was killed.
-        OSError: If a file cannot be read or written.
+        OSError: If a file cannot be written.
     """
     check_jpegtran()
     if not src.is_dir():
@@ -118,14 +122,15 @@ def tile_folder(src: Path, dst: Path, interval: int = 2, jobs: int = 1) -> dict[
     for left_over in dst.glob(".tile_jpegs.*.part"):
         left_over.unlink()
 
-    files, totals = sorted(_files(src)), {}
+    files, totals, failures = sorted(_files(src)), {}, []
     work = partial(_tile_file, src, dst, interval)
-    for what, before, after in in_processes(work, files, jobs, "Tiling"):
+    for what, before, after, failure in in_processes(work, files, jobs, "Tiling"):
+        failures += failure
         total = totals.setdefault(what, Total())
         total.files += 1
         total.before += before
         total.after += after
-    return totals
+    return totals, failures
 
 
 def _files(src: Path) -> Iterator[str]:
@@ -134,17 +139,22 @@ def _files(src: Path) -> Iterator[str]:
             yield os.path.relpath(os.path.join(folder, name), src)
 
 
-def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int, int]:
-    """Tiles a file, and returns what became of it and its bytes before and after."""
+def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int, int, list[str]]:
+    """Tiles a file: what became of it, its bytes before and after, and what is wrong with it."""
     source, target = src / name, dst / name
-    if target.exists():
-        there = target.read_bytes()
+    there = target.read_bytes() if target.exists() else b""
+    try:
         if (parsed := Jpeg.parse(there)) and parsed.tiled:
-            return TILED, source.stat().st_size, len(there)
-    data = source.read_bytes()
-    result, what = tile(data, interval)
+            return TILED, source.stat().st_size, len(there), []
+        data = read_bytes(str(source))
+    except (CorruptImageError, OSError) as error:
+        return "unreadable", 0, 0, [str(error)]
+    try:
+        (result, what), failure = tile(data, interval, str(source)), []
+    except CorruptImageError as error:
+        result, what, failure = data, "corrupt", [str(error)]
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = dst / f".tile_jpegs.{os.getpid()}.part"
     scratch.write_bytes(result)
     scratch.replace(target)
-    return what, len(data), len(result)
+    return what, len(data), len(result), failure

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 
-from vgg_mm.data.images import check_pixels
+from vgg_mm.data.images import CorruptImageError, check_pixels
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
+
+THINNEST = 100  # a strip of 2 x 60000 would become 160 million pixels at Q = 73
 
 
 def rescale(image: np.ndarray, short: int, name: str = "the picture") -> np.ndarray:
@@ -25,10 +27,14 @@ def rescale(image: np.ndarray, short: int, name: str = "the picture") -> np.ndar
     Bilinear, antialiased where it shrinks.
 
     Raises:
-        CorruptImageError: If it is so thin that it would have more than
-            :func:`vgg_mm.data.max_pixels`. ``name`` is named.
+        CorruptImageError: If a side is more than ``THINNEST`` times the other, or it would have
+            more than :func:`vgg_mm.data.max_pixels`. ``name`` is named.
     """
     h, w = image.shape[:2]
+    if max(h, w) > THINNEST * min(h, w):
+        raise CorruptImageError(
+            f"{name}: {w}x{h} pixels are too thin: a side is more than {THINNEST} times the other."
+        )
     size = [max(short, round(side * short / min(h, w))) for side in (h, w)]
     if size == [h, w]:
         return image

@@ -13,6 +13,7 @@ from mmpretrain.models import GlobalAveragePooling, LinearClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.registry import MODELS
@@ -113,20 +114,27 @@ class TestTime(BaseTTAModel):
             (all scales of the first view, then of the second), their average ``pred_score``
             (classes,), and ``pred_label``.
         """
-        posteriors = self._evaluate(data["inputs"])
+        posteriors = self._evaluate(data)
         for sample, p in zip(data["data_samples"], posteriors, strict=True):
             sample.set_field(p, "posteriors")
             sample.set_pred_score(p.mean(0)).set_pred_label(p.mean(0).argmax(0, keepdim=True))
         return data["data_samples"]
 
     @_memory_reused()
-    def _evaluate(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
-        """For each scale a list of N images -> (N, V, classes), V views times scales."""
-        evaluate = {"dense": self._dense, "crops": self._multi_crop}
-        return torch.stack(
-            [self._by_size(images, evaluate[view]) for view in self.views for images in inputs],
-            dim=1,
-        )
+    def _evaluate(self, data: dict) -> Tensor:
+        """A batch, for each scale a list of N images -> (N, V, classes), V views times scales.
+
+        Raises:
+            CorruptImageError: If the memory is too small; the largest picture is named.
+        """
+        inputs, evaluate = data["inputs"], {"dense": self._dense, "crops": self._multi_crop}
+        sizes = [image.numel() for image in inputs[0]]
+        largest = data["data_samples"][sizes.index(max(sizes))].get("img_path", "a picture")
+        with blamed(largest):
+            return torch.stack(
+                [self._by_size(images, evaluate[view]) for view in self.views for images in inputs],
+                dim=1,
+            )
 
     def _by_size(self, images: Sequence[Tensor], evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         """Posteriors (N, classes) of N images (3, H, W), those of equal size in one batch."""

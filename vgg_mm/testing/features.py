@@ -78,7 +78,7 @@ class FeatureExtractor(TestTime):
             The N samples with ``features`` (D,), of L2 norm 1. D is the layer's channels, or with
             ``stack`` as many for each scale, in the scales' order.
         """
-        features = self._evaluate(data["inputs"])  # (N, scales, channels)
+        features = self._evaluate(data)  # (N, scales, channels)
         features = features.flatten(1) if self.stack else features.mean(1)
         for sample, f in zip(data["data_samples"], F.normalize(features), strict=True):
             sample.set_field(f, "features")

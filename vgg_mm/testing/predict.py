@@ -16,7 +16,9 @@ from torch import Tensor
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.data.classes import metainfo
+from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
+from vgg_mm.testing.drawing import legible
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
 from vgg_mm.weights.inputs import check_input
 
@@ -55,13 +57,14 @@ class Predictor:
         """The probability (classes,) of each class, 0 to 1, for a picture file of any size.
 
         Raises:
-            CorruptImageError: If the picture cannot be decoded.
+            CorruptImageError: If the picture cannot be read or decoded, is too small for the net,
+                or too large for it or the memory.
             UserError: If there are more or fewer names than classes, or the probabilities are no
                 numbers.
-            OSError: If the file cannot be read.
         """
-        sample = self.pipeline(dict(img_path=str(picture)))
-        posterior = self.model.test_step(pseudo_collate([sample]))[0].pred_score.cpu()
+        with blamed(str(picture)):
+            sample = self.pipeline(dict(img_path=str(picture)))
+            posterior = self.model.test_step(pseudo_collate([sample]))[0].pred_score.cpu()
         if len(posterior) != len(self.classes):
             raise UserError(
                 f"the net has {len(posterior)} classes, but the config's data set names "
@@ -110,7 +113,10 @@ def _classes(cfg: Config) -> Sequence[str]:
 
 
 def draw(
-    picture: str | os.PathLike, top: Sequence[tuple[str, float]], out: str | os.PathLike
+    picture: str | os.PathLike,
+    top: Sequence[tuple[str, float]],
+    out: str | os.PathLike,
+    classes: Sequence[str],
 ) -> None:
     """Draws a picture, its most probable classes under it, to be read on a phone too.
 
@@ -118,9 +124,12 @@ def draw(
         picture: The picture's file.
         top: Names and probabilities, the most probable first; 20 are drawn at most.
         out: The PNG to write, 1000 pixels wide; its folder is made.
+        classes: All classes' names.
     """
     top = top[:20]
-    image = read_image(picture)
+    names, values = zip(*top, strict=True)
+    families, names = legible(names, [list(classes).index(name) for name in names])
+    image = read_image(str(picture))
     image = rescale(image, min(800, *image.shape[:2]))[..., ::-1]
     height, width = image.shape[:2]
     heights = 5 * min(max(height / width, 0.3), 1.2), 0.4 * len(top)  # inches
@@ -128,11 +137,10 @@ def draw(
     margins = dict(left=0.02, right=0.98, bottom=0.02, top=0.98, hspace=0.05)
     above, below = figure.subplots(2, height_ratios=heights, gridspec_kw=margins)
     above.imshow(image)
-    values = [value for _, value in top]
     below.barh(range(len(top)), values, color=["#8ecae6"] + ["#d9e2e8"] * (len(top) - 1))
     below.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
-    style = dict(va="center", fontsize=14, parse_math=False, clip_on=True)
-    for row, (name, value) in enumerate(top):
+    style = dict(va="center", fontsize=14, parse_math=False, clip_on=True, family=families)
+    for row, (name, value) in enumerate(zip(names, values, strict=True)):
         below.text(0.18, row, f"{value:.1%}", ha="right", **style)
         below.text(0.21, row, name if len(name) < 34 else f"{name[:32].rstrip(', ')} ...", **style)
     for axes in (above, below):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from vgg_mm.data import read_image
+from vgg_mm.testing.drawing import legible, show
 from vgg_mm.testing.scores import Scores
 
 matplotlib.use("Agg")
@@ -27,20 +28,22 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         out: The picture to write.
     """
     saved = Scores.load(scores)
-    posteriors, labels, classes = saved.mean(), saved.labels, saved.classes
+    posteriors, labels = saved.mean(), saved.labels
+    families, classes = legible(saved.classes)
     figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
         f"{Path(work_dir).name}: {100 - saved.error(1):.1f}% of {len(labels)} validation images "
         "right (dense evaluation)",
         fontsize=15,
+        parse_math=False,
+        family=legible([Path(work_dir).name])[0],
     )
     pictures, plots = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
     cells = pictures.subplots(3, 8).flat
     for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
-        _draw_image(
-            axes, os.path.join(saved.root, saved.names[i]), posteriors[i], labels[i], classes
-        )
+        show(axes, os.path.join(saved.root, saved.names[i]))
+        _say(axes, posteriors[i], labels[i], classes, families)
     for axes in cells:  # fewer than 24 images
         axes.set_axis_off()
 
@@ -57,18 +60,18 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     plt.close(figure)
 
 
-def _draw_image(
-    axes: Axes, name: str, posterior: np.ndarray, label: int, classes: np.ndarray
+def _say(
+    axes: Axes, posterior: np.ndarray, label: int, classes: Sequence[str], families: list[str]
 ) -> None:
     predicted = posterior.argmax()
     says_something = np.isfinite(posterior).all()
     right = says_something and predicted == label
     color = RIGHT if right else WRONG
     says = f"{classes[predicted]} {posterior[predicted]:.0%}" if says_something else "no number"
-    axes.imshow(read_image(name)[..., ::-1])
     mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
-    axes.set_title(f"{mark} {says}", color=color, fontsize=10)
-    axes.set_xlabel("" if right else f"is {classes[label]}", fontsize=10)
+    style = dict(fontsize=10, parse_math=False, family=families)
+    axes.set_title(f"{mark} {says}", color=color, **style)
+    axes.set_xlabel("" if right else f"is {classes[label]}", **style)
     axes.set(xticks=[], yticks=[])
     plt.setp(axes.spines.values(), color=color, linewidth=2)
 

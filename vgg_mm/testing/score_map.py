@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGGHead
+from vgg_mm.testing.drawing import legible
 from vgg_mm.testing.predict import Predictor
 
 STRIDE = 32  # pixels between neighbouring positions: five max-pools of stride 2
@@ -35,23 +37,23 @@ def score_maps(
         w), 0 to 1: the score map's soft-max over the classes at each position.
 
     Raises:
-        UserError: If the net's head is no :class:`vgg_mm.VGGHead`, or the picture is too small or
-            cannot be decoded.
-        OSError: If the file cannot be read.
+        UserError: If the net's head is no :class:`vgg_mm.VGGHead`.
+        CorruptImageError: As calling the :class:`Predictor` does.
     """
     net = predictor.model.module
     if not isinstance(net.head, VGGHead):
         raise UserError(
             f"a {type(net.head).__name__} has no class score map: use a net with vgg_mm.VGGHead."
         )
-    sample = predictor.pipeline(dict(img_path=str(picture)))
     maps = []
-    for images in pseudo_collate([sample])["inputs"]:
-        x = net.data_preprocessor(dict(inputs=images[0][None]))["inputs"]  # (1, 3, H, W)
-        feats = net.extract_feat(predictor.model.seen(x))
-        posteriors = net.head.score_map(feats).softmax(1)[0]
-        image = images[0].permute(1, 2, 0).flip(-1)
-        maps.append((image.cpu().numpy(), posteriors.cpu().numpy()))
+    with blamed(str(picture)):
+        sample = predictor.pipeline(dict(img_path=str(picture)))
+        for images in pseudo_collate([sample])["inputs"]:
+            x = net.data_preprocessor(dict(inputs=images[0][None]))["inputs"]  # (1, 3, H, W)
+            feats = net.extract_feat(predictor.model.seen(x))
+            posteriors = net.head.score_map(feats).softmax(1)[0]
+            image = images[0].permute(1, 2, 0).flip(-1)
+            maps.append((image.cpu().numpy(), posteriors.cpu().numpy()))
     return maps
 
 
@@ -103,7 +105,8 @@ def draw_score_maps(
         The classes' names and their probabilities by the protocol, the most probable first.
 
     Raises:
-        UserError, OSError: As :func:`score_maps` does.
+        UserError: As :func:`score_maps` does.
+        OSError: If the PNG cannot be written.
     """
     maps = score_maps(predictor, picture)
     kernel = predictor.model.module.head.fc6.kernel_size[0]
@@ -118,10 +121,11 @@ def draw_score_maps(
     size = (max(width, 2.4) * (1 + len(maps)), (height + 0.8) * len(named) + 0.8)
     figure = Figure(size, dpi=150, layout="constrained")
     grid = figure.subplots(len(named), 1 + len(maps), squeeze=False)
-    style = dict(fontsize=10, parse_math=False)
-    for row, (name, value), label in zip(grid, named, labels.tolist(), strict=False):
+    families, shown_names = legible(predictor.classes)
+    style = dict(fontsize=10, parse_math=False, family=families)
+    for row, (_, value), label in zip(grid, named, labels.tolist(), strict=False):
         row[0].imshow(finest)
-        lines = wrap(name, 28, max_lines=2, placeholder=" ...")
+        lines = wrap(shown_names[label], 28, max_lines=2, placeholder=" ...")
         row[0].set_title("\n".join([*lines, f"{value:.1%}"]), **style)
         for axes, (image, posteriors) in zip(row[1:], maps, strict=True):
             cells = posteriors[label]

@@ -20,6 +20,7 @@ from sklearn.svm import LinearSVC
 
 from vgg_mm.data import read_image
 from vgg_mm.errors import UserError
+from vgg_mm.testing.drawing import legible
 from vgg_mm.testing.features import Features
 from vgg_mm.testing.fusion import check_same_data
 
@@ -57,14 +58,11 @@ def pixels(features: Features, side: int) -> Features:
         Descriptors (N, 3 side^2), the pixels from 0 to 1.
 
     Raises:
-        UserError: If a picture is missing or corrupt.
+        CorruptImageError: If a picture cannot be read.
     """
     squares = []
     for name in features.names:
-        try:
-            picture = read_image(os.path.join(features.root, name))
-        except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}.") from None
+        picture = read_image(os.path.join(features.root, name))
         squares.append(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
     x = np.stack(squares).reshape(len(squares), -1) / np.float32(255)
     return replace(features, features=x)
@@ -244,7 +242,8 @@ def draw(result: Result, out: str | os.PathLike) -> None:
     side = 2.5 + 0.4 * min(n, 60)  # inches
     figure = Figure((side + 0.8, side), dpi=120, layout="constrained")
     axes = figure.subplots()
-    style = dict(fontsize=10 if n <= 60 else 3, parse_math=False)
+    families, names = legible(result.classes)
+    style = dict(fontsize=10 if n <= 60 else 3, parse_math=False, family=families)
     if result.confusion is not None:
         shares = 100 * result.confusion / result.confusion.sum(1, keepdims=True)
         shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=100)
@@ -252,7 +251,7 @@ def draw(result: Result, out: str | os.PathLike) -> None:
         for (i, j), share in np.ndenumerate(shares if n <= 30 else np.empty((0, 0))):
             color = "black" if share > 60 else "white"
             axes.text(j, i, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
-        axes.set_xticks(range(n), result.classes, rotation=90, **style)
+        axes.set_xticks(range(n), names, rotation=90, **style)
         axes.set(xlabel="taken for", ylabel="is")
     else:
         axes.barh(range(n), result.precisions, color="#8ecae6")
@@ -260,7 +259,7 @@ def draw(result: Result, out: str | os.PathLike) -> None:
             axes.text(1, i, f"{precision:.1f}", va="center", fontsize=9)
         axes.set(xlim=(0, 100), xlabel="average precision (%)")
         axes.invert_yaxis()
-    axes.set_yticks(range(n), result.classes, **style)
+    axes.set_yticks(range(n), names, **style)
     axes.set_title(summary(result), fontsize=11)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, format="png")

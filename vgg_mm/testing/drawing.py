@@ -1,0 +1,68 @@
+"""What all drawings share: names in any script, and pictures that may be gone."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from functools import cache
+
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
+
+from vgg_mm.data import CorruptImageError, read_image
+
+
+def legible(names: Sequence[str], numbers: Sequence[int] | None = None) -> tuple[list, list[str]]:
+    """Finds fonts for the names of classes.
+
+    Args:
+        names: The names, in any script.
+        numbers: Their classes' numbers; by default the names are all classes', in order.
+
+    Returns:
+        The fonts' families, for a text's ``family``: matplotlib's own and, if that lacks
+        characters, those of the machine's that have most of them. And the names: where no font has
+        a character, a box stands for it, and the class's number before the name.
+    """
+    characters = {c for name in names for c in str(name)}
+    # What marks, joins or parts others has no picture of its own.
+    missing = {c for c in characters if unicodedata.category(c)[0] not in "CMZ"}
+    missing -= _characters(findfont(FontProperties()))
+    families = list(rcParams["font.family"])
+    while missing:
+        best = max(fontManager.ttflist, key=lambda font: len(missing & _characters(font.fname)))
+        if not missing & _characters(best.fname):
+            break
+        families.append(best.name)
+        missing -= _characters(best.fname)
+    boxes = str.maketrans(dict.fromkeys(missing, "\N{WHITE SQUARE}"))
+    shown = [
+        f"{number}: {str(name).translate(boxes)}" if missing & set(str(name)) else str(name)
+        for number, name in zip(numbers or range(len(names)), names, strict=True)
+    ]
+    return families, shown
+
+
+@cache
+def _characters(path: str) -> frozenset[str]:
+    """The characters that a font file has."""
+    try:
+        font = FT2Font(path)
+    except (OSError, RuntimeError):
+        return frozenset()
+    # Bitmaps, as of emoji, cannot be drawn in every size, and the last resort has boxes for all.
+    if not font.scalable or "LastResort" in font.family_name.replace(" ", ""):
+        return frozenset()
+    return frozenset(map(chr, font.get_charmap()))
+
+
+def show(axes: Axes, picture: str) -> None:
+    """Shows a picture's file; of one that cannot be read, it warns and says so in its place."""
+    try:
+        axes.imshow(read_image(picture)[..., ::-1])
+    except CorruptImageError as error:
+        warnings.warn(f"not drawn: {error}", stacklevel=2)
+        axes.text(0.5, 0.5, "not readable", ha="center", va="center", transform=axes.transAxes)
