@@ -68,18 +68,16 @@ def labels(dataset):
 
 
 @pytest.fixture
-def told():
-    """The warnings of mmengine's logger."""
+def told(monkeypatch):
+    """The warnings of mmengine's loggers."""
     lines = []
 
-    class Keep(logging.Handler):
-        def emit(self, record):
+    def keep(self, record):
+        if record.levelno >= logging.WARNING:
             lines.append(record.getMessage())
 
-    handler, logger = Keep(logging.WARNING), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+    monkeypatch.setattr(MMLogger, "callHandlers", keep)
+    return lines
 
 
 # Names to labels.
@@ -347,7 +345,7 @@ def test_every_picture_that_opencv_writes_is_found_and_decoded(tmp_path, told, c
     assert sorted(dataset.get_data_info(i)["img_path"] for i in range(len(dataset))) == sorted(
         written
     )
-    line = f"{tmp_path}: 3 file(s) left out, no pictures by their endings (.heic 2, .txt 1), such as a/"
+    line = f"{tmp_path}: 3 file(s) left out, no pictures by their endings (.heic 2, .txt 1)"
     assert len(told) == 1 and told[0].startswith(line)
     assert find_pictures(tmp_path) == sorted(written)
     assert capsys.readouterr().err.count(line) == 1
@@ -439,7 +437,7 @@ def test_lists_are_checked_at_the_start(tmp_path):
         zip(paths, (0, 2, 0), strict=True)
     )
     bad = {
-        "a.jpg 0\nb.jpg 3\n": r"line 2: the label 3 of b.jpg is no class.*0 to 2 \(cat, dog, horse\)",
+        "a.jpg 0\nb.jpg 3\n": r"line 2: the label 3 of b.jpg is no class.* 2 \(cat, dog, horse\)",
         "a.jpg 0\n\nb.jpg -1": "line 3: the label -1 of b.jpg is no class",
         "a.jpg\n": "line 1: 'a.jpg' is no picture's path and the number",
         "a.jpg 0\nb.jpg,1\n": "line 2: 'b.jpg,1' is no picture's path",
