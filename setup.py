@@ -28,11 +28,11 @@ setup(
             ".mim/model-index.yml",
             ".mim/configs/**/*.py",
             ".mim/configs/*.yml",
-            ".mim/tools/*.py",
+            ".mim/tools/**/*.py",
+            ".mim/tools/reproduce/templates/*",
             ".mim/tools/*.sh",
         ],
     },
-    exclude_package_data={"vgg_mm": [".mim/tools/make_demo.py"]},  # writes into the repository
     entry_points={"console_scripts": ["vgg-mm=vgg_mm.mim:main"]},
     install_requires=[
         "mmengine>=0.10.7",
@@ -41,13 +41,15 @@ setup(
         "torchvision",
         "numpy",
         "matplotlib",
+        "jinja2",
+        "markupsafe",
     ],
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.
         "lite": ["mmcv-lite==2.1.0"],
-        # What tools/convert_weights.py and tools/export.py want for other formats.
+        # What tools/weights/convert_weights.py and tools/weights/export.py want for other formats.
         "weights": WEIGHTS,
-        # What tools/linear_svm.py fits with.
+        # What tools/analysis/linear_svm.py fits with.
         "svm": SVM,
         "test": TEST,
         "dev": [*TEST, "ruff"],

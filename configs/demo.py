@@ -3,10 +3,10 @@ r"""A narrow net A on the pictures that ship with the package: the paper in minu
     python tools/train.py configs/demo.py
 
 The paper's recipe scaled down: crops of 64 pixels for 224, S = 73 for 256, 8 classes. The mean is
-these pictures' own (tools/dataset_stats.py). The input is divided by 60 besides, for with the mean
-alone so narrow a net wants a lower rate; weight decay is four times as strong, for so few pictures;
-the rate falls at fixed epochs, for so short a run has no plateaus. To jitter S over [73, 146], the
-paper's [256, 512], with the time that this takes:
+these pictures' own (tools/data/dataset_stats.py). The input is divided by 60 besides, for with the
+mean alone so narrow a net wants a lower rate; weight decay is four times as strong, for so few
+pictures; the rate falls at fixed epochs, for so short a run has no plateaus. To jitter S over
+[73, 146], the paper's [256, 512], with the time that this takes:
 
     python tools/train.py configs/demo.py --work-dir work_dirs/demo_jitter --cfg-options \
         train_dataloader.dataset.dataset.pipeline.1.S="(73,146)" train_cfg.max_epochs=300

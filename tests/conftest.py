@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vgg_mm.mim import commands
 from vgg_mm.upstream import FORMATTER
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def tool(monkeypatch, capsys):
 
     def call(name, *args):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+        runpy.run_path(str(commands()[name]), run_name="__main__")
         return capsys.readouterr().out
 
     return call

@@ -1,4 +1,8 @@
-"""Trains with one process and with two that share the batch; prints both runs' losses as JSON."""
+"""Trains with one process and with two that share the batch; prints both runs' losses as JSON.
+
+In float64: in float32 a rounding soon turns a ReLU or a pool, and where two runs part by more than
+roundings depends on the CPU.
+"""
 
 import json
 import runpy
@@ -8,12 +12,13 @@ from pathlib import Path
 import mmpretrain.models  # noqa: F401
 import torch
 from mmengine.dist import all_reduce, get_rank
+from mmengine.runner import Runner
 
 import vgg_mm.launch  # noqa: F401
 from vgg_mm.training import TrainLoop
 from vgg_mm.upstream import FORMATTER
 
-tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/stress_resume.py"))
+tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/analysis/stress_resume.py"))
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 folder, pictures = map(Path, sys.argv[1:])
 
@@ -40,10 +45,11 @@ def config(work_dir, processes, compress=None):
 
 
 def record(file):
-    """Makes the loop write down the whole batch's loss at every step."""
+    """Makes the net float64, and the loop write down the whole batch's loss at every step."""
 
     def prepare():
-        call_hook = TrainLoop.run_iter
+        wrap, call_hook = Runner.wrap_model, TrainLoop.run_iter
+        Runner.wrap_model = lambda self, cfg, model: wrap(self, cfg, model.double())
 
         def recording(loop, batch_idx, batch):
             losses = []

@@ -12,9 +12,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from vgg_mm.benchmarks import interleaved
-from vgg_mm.benchmarks.input import generate
-from vgg_mm.benchmarks.testing import check, peak_memory
+from tools.benchmarks import interleaved
+from tools.benchmarks.input import generate
+from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +24,8 @@ def test_the_testing_benchmark_agrees_with_timm_and_stock(tmp_path, monkeypatch,
     pytest.importorskip("timm")
     file = tmp_path / "figures.json"
     arguments = ["testing", "--width", "1", "--rounds", "1", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *arguments])
-    runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["tools/benchmarks/benchmark.py", *arguments])
+    runpy.run_path(str(ROOT / "tools/benchmarks/benchmark.py"), run_name="__main__")
     figures = json.loads(file.read_text())
     assert set(figures) >= {
         "dense_vs_timm",
@@ -46,7 +46,7 @@ def test_the_input_benchmark_measures_given_pictures(tmp_path):
     generate(tmp_path, 3)
     file = tmp_path / "figures.json"
     arguments = ["input", "--data", str(tmp_path), "--rounds", "1", "--json", str(file)]
-    command = [sys.executable, ROOT / "tools/benchmark.py", *arguments]
+    command = [sys.executable, ROOT / "tools/benchmarks/benchmark.py", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "3 of 3 tiled" in done.stdout
     figures = json.loads(file.read_text())

@@ -172,7 +172,7 @@ CORRUPT = {
     "progressive, half": (PROGRESSIVE[: len(PROGRESSIVE) // 2], "truncated"),
     "PNG, no end": (PNG[:-12], "truncated"),
     "PNG, half": (PNG[: len(PNG) // 2], "truncated"),
-    "PNG, more pixels than OpenCV takes": (bytes(HUGE), "not a picture"),
+    "PNG, more pixels than may be": (bytes(HUGE), "131072x131072 pixels, more than 178,956,970"),
     "BMP, head": (encode(smooth(60, 80), "BMP")[:200], "not a picture"),
     "text": (b"These are no pixels.", "not a picture"),
 }

@@ -15,7 +15,7 @@ from vgg_mm.data.files import find_pictures
 from vgg_mm.data.stats import dataset_statistics
 from vgg_mm.errors import UserError
 
-TOOL = Path(__file__).parents[1] / "tools/dataset_stats.py"
+TOOL = Path(__file__).parents[1] / "tools/data/dataset_stats.py"
 
 
 @pytest.fixture

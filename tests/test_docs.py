@@ -48,11 +48,12 @@ def test_links_lead_somewhere(page):
 
 
 def test_each_name_in_the_code_is_in_the_file_it_links_to():
-    links = [link for link in LINK.findall(prose("docs/paper.md")) if "/vgg_mm/" in link[1]]
+    named = re.compile(r"\[`([\w.]+)`\]\(\.\./((?:vgg_mm|tools)/\S+)\.py\)")
+    links = named.findall(prose("docs/paper.md"))
     for text, target in links:
-        module = target.removeprefix("../").removesuffix(".py").replace("/", ".")
+        module = target.replace("/", ".")
         found = import_module(module)
-        for name in text.strip("`").split("."):
+        for name in text.split("."):
             found = getattr(found, name)
         assert getattr(found, "__module__", module) == module, text
     assert len(links) > 30
@@ -93,7 +94,7 @@ def typed(tmp_path):
         subprocess.run(["bash", "-c", lines], cwd=tmp_path, env={"PATH": str(programs)}, check=True)
         called = []
         for call in calls.read_text().splitlines():
-            _, script, args = re.split(r"((?:tools|docs)/\w+\.py)\t", call, maxsplit=1)
+            _, script, args = re.split(r"((?:tools|docs)/[\w/]+\.py)\t", call, maxsplit=1)
             called.append([script, *args.split("\t")[:-1]])
         return called
 
@@ -134,7 +135,7 @@ def test_commands_are_understood(page, typed, parse):
     for block in blocks(page):
         calls = typed(block)
         assert calls or "tools/" not in block, block
-        assert {tool for tool, *_ in calls} >= set(re.findall(r"python (\w+/\w+\.py)", block))
+        assert {tool for tool, *_ in calls} >= set(re.findall(r"python (\w+/[\w/]+\.py)", block))
         for tool, *args in calls:
             assert (ROOT / tool).is_file()
             if tool.startswith("tools/"):

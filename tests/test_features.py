@@ -197,7 +197,7 @@ def test_two_processes_extract_the_same_file_as_one(cfg, checkpoint, folder, tmp
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("plain.py", ROOT / "tools/extract_features.py", "cfg.py", checkpoint),
+            *("plain.py", ROOT / "tools/analysis/extract_features.py", "cfg.py", checkpoint),
             *(folder["data_root"], "--out", "two.npz", "--launcher", "pytorch"),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -388,6 +388,14 @@ def test_multi_label_leaves_out_what_is_difficult(svm):
     assert read_image("deep/map.png").shape[0] > 300
 
 
+def test_features_that_are_no_numbers_are_named(svm, tmp_path):
+    x = np.ones((4, 2), np.float32)
+    x[2:] = np.nan
+    features(x, [0, 0, 1, 1]).save(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"x\.npz: the features of 2 images are no num.* 2.* first"):
+        svm.load([tmp_path / "x.npz"])
+
+
 def test_what_cannot_be_split(svm):
     x, labels = clusters([5, 5, 1], 0.1)
     with pytest.raises(UserError, match=r"a class has 1 image\(s\): too few for 5 folds"):
@@ -424,7 +432,7 @@ def test_the_tool_compares_with_raw_pixels(svm, tool, mistake, cfg, checkpoint, 
     says = mistake("linear_svm", "train.npz", "val.npz")
     assert "train.npz and val.npz were not tested on the same data" in says
     says = mistake("linear_svm", "net.pth")
-    assert "net.pth is not a file that tools/extract_features.py wrote" in says
+    assert "net.pth is not a file that tools/analysis/extract_features.py wrote" in says
     assert "leave one out" in mistake(
         "linear_svm", "train.npz", "--test", "val.npz", "--per-class", 1, 1
     )

@@ -51,7 +51,7 @@ def files(tmp_path, monkeypatch):
 def fuse(monkeypatch, capsys):
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["fuse.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools/fuse.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools/analysis/fuse.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return call
@@ -165,6 +165,6 @@ def test_other_mistakes(files, mistake):
 
 def test_as_a_command(files):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tools/fuse.py"), "a.npz", "b.npz"]
+    command = [sys.executable, str(ROOT / "tools/analysis/fuse.py"), "a.npz", "b.npz"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr

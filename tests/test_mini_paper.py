@@ -1,4 +1,4 @@
-"""docs/mini-paper: a run of tools/reproduce.py, whose figures come from the scores beside it.
+"""docs/mini-paper: a run of reproduce.py, whose figures come from the scores beside it.
 
 Copied from work_dirs/mini are report/, settings.json, choose.json, and each run's scores/ and
 ablations/.
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tools.reproduce import report
+from tools.reproduce.page import as_markdown
+from tools.reproduce.plan import Run
+from tools.reproduce.results import Results
+from tools.reproduce.scales import SCALES
 from vgg_mm.paper import TABLE_3
-from vgg_mm.reproduce import report
-from vgg_mm.reproduce.page import as_markdown
-from vgg_mm.reproduce.plan import Run
-from vgg_mm.reproduce.results import Results
-from vgg_mm.reproduce.scales import SCALES
 from vgg_mm.testing.scores import file_sha256
 
 FOLDER = Path(__file__).parents[1] / "docs/mini-paper"

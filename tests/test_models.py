@@ -20,6 +20,7 @@ from torch import nn
 from torch.export import Dim, export
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from vgg_mm.errors import UserError
 from vgg_mm.models import FC, VGG, VGGFC, Glorot, VGGHead, VGGNeck
@@ -81,6 +82,19 @@ def images(*shape, scale=1):
 
 def close(a, b, relative=1e-5):
     return a.shape == b.shape and (a - b).abs().max() <= relative * b.abs().max()
+
+
+class Ops(TorchDispatchMode):
+    """Notes the operations within it and what they return."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((str(func), out))
+        return out
 
 
 # Against other people's nets, and the paper's count.
@@ -156,7 +170,7 @@ def test_outputs_are_after_the_relu_or_the_pool_in_the_given_order(arch, norm_cf
     names = [layer.name for stage in stages(arch) for layer in stage]
     indices = (4, *reversed(names), 0, 2, 3, 1, 4)
     net = small(arch, norm_cfg=norm_cfg, out_indices=indices).eval()
-    assert [name for name, _ in net.named_children() if "bn" not in name] == names
+    assert [n for n, _ in net.named_children() if n.startswith(("conv", "norm"))] == names
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) == (
         sum("conv" in name for name in names) if norm_cfg else 0
     )
@@ -190,16 +204,19 @@ def test_nothing_past_the_deepest_output(indices, last, smallest):
     names = [layer.name for stage in stages("D") for layer in stage]
     net = small(out_indices=indices, norm_cfg=BN).eval()
     built = names[: names.index(last) + 1]
-    bns = [name.replace("conv", "bn") for name in built]
-    assert {name for name, _ in net.named_children()} == {*built, *bns}
+    kinds = ("conv", "bn", "relu")
+    layers = {name.replace("conv", kind) for name in built for kind in kinds}
+    children = {name for name, _ in net.named_children()}
+    assert {name for name in children if "pool" not in name} == layers
     # No pool either: it would fail on a map of one pixel.
     assert len(net(images(1, 3, smallest, smallest))) == len(indices)
 
 
 def test_c_has_1x1_third_convs():
-    kernels = {name: conv.kernel_size for name, conv in small("C").named_children()}
-    for name, kernel in kernels.items():
-        assert kernel == ((1, 1) if name in ("conv3_3", "conv4_3", "conv5_3") else (3, 3))
+    for name, conv in small("C").named_children():
+        if "conv" not in name:
+            continue
+        assert conv.kernel_size == ((1, 1) if name in ("conv3_3", "conv4_3", "conv5_3") else (3, 3))
 
 
 @torch.no_grad()
@@ -267,7 +284,7 @@ def test_the_maps_of_ssd300_and_deeplab():
 def test_frozen_stages(frozen_stages):
     net = small(norm_cfg=BN, frozen_stages=frozen_stages)
     frozen = {
-        name: int(name.replace("conv", "").replace("bn", "")[0]) <= frozen_stages
+        name: int(name.strip("abcdefghijklmnopqrstuvwxyz")[0]) <= frozen_stages
         for name, _ in net.named_children()
     }
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -345,6 +362,217 @@ def test_an_empty_norm_cfg_is_none():
     net(images(1, 3, 32, 32))
 
 
+# Hooks.
+
+
+def values_of_layers(net, x):
+    """What each of the backbone's layers gives, by its weights and torch's functions."""
+    values = {}
+    for i, stage in enumerate(net.stages, 1):
+        for layer in stage:
+            if layer.kernel:
+                conv = net.get_submodule(layer.name)
+                x = values[layer.name] = F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)
+                if net.with_norm:
+                    x = values[layer.bn] = net.get_submodule(layer.bn)(x)
+                x = values[layer.relu] = x.clamp(min=0)
+            else:
+                x = values[layer.name] = net.get_submodule(layer.name)(x)
+        x = values[f"pool{i}"] = F.max_pool2d(x, 2)
+    return values
+
+
+@pytest.mark.parametrize(("arch", "norm_cfg"), [("D", None), ("A-LRN", None), ("E", BN)])
+@pytest.mark.parametrize("out_indices", [(4,), ("conv1_2", "conv5_1", 1, 4)])
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_hooks_hold_what_each_layer_gives_and_its_gradient(arch, norm_cfg, out_indices, with_cp):
+    out_indices = out_indices[-1:] if arch == "A-LRN" else out_indices
+    net = small(arch, norm_cfg=norm_cfg, out_indices=out_indices, with_cp=with_cp).double().eval()
+    x = images(2, 3, 40, 36).double().requires_grad_()
+
+    def run():
+        outputs = net(x)
+        net.zero_grad()
+        (x_grad,) = torch.autograd.grad(sum(out.square().sum() for out in outputs), x)
+        return [*outputs, x_grad]
+
+    unwatched = run()
+    expected = values_of_layers(net, x)
+    for value in expected.values():
+        value.retain_grad()
+    named = {**{layer.name: layer.relu for layer in sum(net.stages, []) if layer.kernel}}
+    taps = [
+        expected[named.get(index, f"pool{index + 1}" if index in range(5) else index)]
+        for index in out_indices
+    ]
+    sum(tap.square().sum() for tap in taps).backward()
+
+    held, grads = {}, {}
+    children = dict(net.named_children())
+    assert children.keys() == expected.keys()
+    for name, layer in children.items():
+        layer.register_forward_hook(lambda _, inputs, out, n=name: held.update({n: (*inputs, out)}))
+        layer.register_full_backward_hook(lambda _, __, grad, n=name: grads.update({n: grad[0]}))
+    watched = run()
+    for one, other in zip(watched, unwatched, strict=True):
+        assert torch.equal(one, other)
+    before = x
+    for name, (given, out) in held.items():
+        assert close(out, expected[name], 1e-12) and close(given, before, 1e-12), name
+        assert close(grads[name], expected[name].grad, 1e-12), name
+        before = out
+
+
+@pytest.mark.parametrize("layer", ["conv1_1", "conv1_2", "conv5_3", "relu2_2", "pool3"])
+@pytest.mark.parametrize("kind", ["hook", "pre_hook", "backward_hook", "global", "forward", "type"])
+@torch.no_grad()
+def test_whoever_looks_at_one_layer_keeps_what_he_sees(layer, kind):
+    net = small().eval()
+    x = images(1, 3, 32, 32)
+    expected = values_of_layers(net, x)
+    names = [*expected]
+    seen = {}
+    child, original = getattr(net, layer), getattr(net, layer).forward
+
+    def see(module, inputs, out=None):
+        name = next(name for name, other in net.named_children() if other is module)
+        seen[name] = out if out is not None else inputs[0]
+
+    def forward(x):
+        seen[layer] = original(x)
+        return seen[layer]
+
+    handle = None
+    if kind == "hook":
+        child.register_forward_hook(see)
+    elif kind == "pre_hook":
+        layer_before = names[names.index(layer) - 1] if layer != "conv1_1" else None
+        child.register_forward_pre_hook(see)
+    elif kind == "backward_hook":
+        child.register_full_backward_hook(lambda *_: None)
+        with torch.enable_grad():
+            net(x.clone().requires_grad_())[0].sum().backward()
+        return
+    elif kind == "global":
+        handle = nn.modules.module.register_module_forward_hook(
+            lambda module, inputs, out: see(module, inputs, out) if module is not net else None
+        )
+    elif kind == "forward":
+        child.forward = forward
+    else:
+        other = type("Other", (type(child),), dict(forward=lambda self, x: forward(x)))
+        child.__class__ = other
+    try:
+        (out,) = net(x)
+    finally:
+        if handle:
+            handle.remove()
+    assert close(out, expected["pool5"])
+    if kind == "pre_hook":
+        assert close(seen[layer], expected[layer_before] if layer_before else x)
+    else:
+        assert all(close(value, expected[name]) for name, value in seen.items())
+        assert layer in seen
+
+
+def test_guided_backpropagation():
+    class Guided(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.clamp(min=0)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+
+    net = nn.Sequential(small(), randomise(VGGHead(5, in_channels=32, channels=16, kernel_size=1)))
+    net.eval()
+    x = images(1, 3, 40, 40).requires_grad_()
+    y = x
+    for stage in net[0].stages:
+        for layer in stage:
+            conv = getattr(net[0], layer.name)
+            y = Guided.apply(F.conv2d(y, conv.weight, conv.bias, padding=1))
+        y = F.max_pool2d(y, 2)
+    head = net[1]
+    y = head.fc8(Guided.apply(head.fc7(Guided.apply(head.fc6(y))))).flatten(1)
+    (expected,) = torch.autograd.grad(y[0, 2], x)
+    (plain,) = torch.autograd.grad(net(x)[0, 2], x)
+
+    relus = [m for m in net.modules() if isinstance(m, nn.ReLU)]
+    assert len(relus) == 13 + 2
+    for relu in relus:
+        relu.register_full_backward_hook(lambda _, grad, __: (grad[0].clamp(min=0),))
+    (guided,) = torch.autograd.grad(net(x)[0, 2], x)
+    assert expected.abs().max() > 0
+    assert close(guided, expected)
+    assert not close(guided, plain, 0.1)
+
+
+@torch.no_grad()
+def test_a_layer_put_in_anothers_place_is_used():
+    net = small().eval()
+    net.relu1_2, net.pool2, net.conv3_1 = nn.GELU(), nn.AvgPool2d(2), nn.Identity()
+    net.conv3_2 = nn.Conv2d(8, 16, 3, padding=1)
+    x = images(1, 3, 32, 32)
+    y = F.relu(net.conv1_1(x))
+    y = F.max_pool2d(F.gelu(net.conv1_2(y)), 2)
+    y = F.relu(net.conv2_2(F.relu(net.conv2_1(y))))
+    y = F.relu(net.conv3_2(F.relu(F.avg_pool2d(y, 2))))
+    y = F.max_pool2d(F.relu(net.conv3_3(y)), 2)
+    for i in (4, 5):
+        for j in (1, 2, 3):
+            y = F.relu(getattr(net, f"conv{i}_{j}")(y))
+        y = F.max_pool2d(y, 2)
+    assert close(net(x)[0], y)
+
+
+def test_torchvisions_feature_extractor():
+    net = small("A").eval()
+    x = images(1, 3, 32, 32)
+    expected = values_of_layers(net, x)
+    # It takes the end of relu3_2 for its own counting.
+    names = {"conv3_2.conv2d": "conv3_2", "relu3_1": "relu3_2", "pool3": "pool3"}
+    found = create_feature_extractor(net, names)(x)
+    for name in names.values():
+        assert close(found[name], expected[name]), name
+
+
+def test_the_last_relu_comes_after_the_pool_unless_somebody_looks():
+    net = small(norm_cfg=BN, out_indices=("conv2_2", 4)).eval()
+    x = images(2, 3, 64, 64)
+    saved = []
+    for watched in (None, "relu3_3", "pool3"):
+        if watched:
+            net.get_submodule(watched).register_forward_hook(lambda *_: None)
+        storages = {}
+
+        def pack(value, storages=storages):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value), Ops() as ops:
+            net(x)
+        saved.append(sum(storages.values()))
+        sides = [out.shape[-1] for name, out in ops.calls if "relu" in name]
+        third = (16, 16, 16) if watched else (16, 16, 8)
+        assert sides == [64, 32, 32, 32, *third, 8, 8, 4, 4, 4, 2]
+    assert max(saved) <= 1.001 * min(saved)  # the same but for small things
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_compiles_without_a_break(watched):
+    net = small(norm_cfg=BN, out_indices=("conv2_2", 4)).eval()
+    if watched:
+        net.conv2_2.register_forward_hook(lambda _, __, out: out * 2)
+    x = images(1, 3, 32, 32)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for one, other in zip(compiled(x), net(x), strict=True):
+        assert close(one, other)
+
+
 # The head.
 
 
@@ -377,19 +605,6 @@ def test_head_is_fc_layers_averaged_over_all_windows(k, size, channels_last, nhw
     fc = VGGFC(in_channels=8, channels=24, kernel_size=k).double().eval()
     fc.load_state_dict(head.state_dict(), strict=False)
     assert close(fc(x), fc7.permute(0, 3, 1, 2), 1e-12)
-
-
-class Ops(TorchDispatchMode):
-    """Notes the operations within it and what they return."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((str(func), out))
-        return out
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -489,7 +704,7 @@ def test_glorot():
             assert abs(conv.weight.std() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
             assert abs(conv.weight.mean()) < 5 * std / conv.weight.numel() ** 0.5
             assert not conv.bias.any()
-        else:
+        elif "bn" in name:
             assert torch.equal(conv.weight, torch.ones_like(conv.weight))
 
 

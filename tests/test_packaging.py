@@ -20,6 +20,13 @@ ROOT = Path(__file__).parents[1]
 TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "setup.py", "tools"]
 
 
+COMMANDS = set(
+    "benchmark convert_weights dataset_stats describe dist_test dist_train export extract_features"
+    " fuse linear_svm make_demo predict prepare_imagenet reproduce score_map slurm_train"
+    " stress_resume tables test tile_jpegs train".split()
+)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A folder that holds what a wheel, built from a copy of the sources, installs."""
@@ -49,8 +56,9 @@ def listed(folder, *patterns):
 def test_a_wheel_holds_configs_and_tools_where_mim_looks(installed):
     carried = installed / "vgg_mm/.mim"
     assert listed(carried / "configs", "**/*.*") == listed(ROOT / "configs", "**/*.py", "*.yml")
-    ours = [name for name in listed(ROOT / "tools", "*.py", "*.sh") if name != "make_demo.py"]
-    assert listed(carried / "tools", "*") == sorted(ours)
+    assert listed(carried / "tools", "**/*.*") == listed(
+        ROOT / "tools", "**/*.py", "*.sh", "**/templates/*"
+    )
     for name in ("model-index.yml", "tools/train.py", "configs/_base_/paper.py"):
         assert not (carried / name).is_symlink()
         assert (carried / name).read_text() == (ROOT / name).read_text()
@@ -79,6 +87,83 @@ def test_get_config_and_the_command_work_from_a_wheel(installed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# Runs the lines of stdin one after the other: in processes of their own each would import torch.
+IN_ONE_PROCESS = """
+import sys
+from vgg_mm import mim
+for line in sys.stdin.read().splitlines():
+    sys.argv[1:] = line.split()
+    try:
+        mim.main()
+    except SystemExit as ended:
+        if ended.code:
+            sys.exit(f"{line}: {ended.code}")
+"""
+ALONE = "import sys; sys.argv[0] = 'vgg-mm'; from vgg_mm import mim; mim.main()"
+
+
+def test_every_command_runs_from_a_wheel(installed, jpeg_tree, tmp_path):
+    sets = ["train_dataloader.dataset.dataset", "val_dataloader.dataset", "test_dataloader.dataset"]
+    data = [f"{each}.type=vgg_mm.Folders {each}.data_root={jpeg_tree}" for each in sets]
+    small = " ".join(
+        [
+            "--cfg-options model.backbone.width=2 model.head.in_channels=16 model.head.channels=8",
+            "model.head.num_classes=2 train_dataloader.batch_size=4 train_cfg.max_epochs=1",
+            *data,
+        ]
+    )
+    best, image = "work_dirs/demo/best.pth", f"{jpeg_tree}/val/red/0.jpg"
+    commands = f"""\
+train demo {small}
+test demo {best} --views both --out scores/demo.npz {small}
+tables scores
+fuse scores/demo.npz work_dirs/demo/scores.npz
+predict demo {best} {image} {small}
+score_map demo {best} {image} {small}
+extract_features demo {best} {jpeg_tree}/train --out features.npz {small}
+linear_svm features.npz --folds 2
+export demo {best} net.safetensors --to timm {small}
+convert_weights net.safetensors net.pth --to-arch A
+describe demo
+dataset_stats {jpeg_tree}/train --jobs 1
+reproduce --scale mini --plan
+tile_jpegs --help
+prepare_imagenet --help
+make_demo --help
+stress_resume --help
+benchmark testing --help
+"""
+    scripts = f"""\
+dist_train demo 2 --work-dir dist {small}
+dist_test demo {best} 2 --work-dir dist {small}
+slurm_train nodes name demo --work-dir slurm {small}
+"""
+    typed = [line.split()[0] for line in (commands + scripts).splitlines()]
+    assert sorted(typed) == sorted(COMMANDS)
+
+    srun = tmp_path / "programs/srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nwhile [ "$1" != python ]; do shift; done\necho "$@"\n')
+    srun.chmod(0o755)
+    env = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{srun.parent}:{env['PATH']}"
+    calls = [
+        ([IN_ONE_PROCESS], commands),
+        *(([ALONE, *x.split()], "") for x in scripts.splitlines()),
+    ]
+    for arguments, stdin in calls:
+        done = subprocess.run(
+            [sys.executable, "-c", *arguments],
+            input=stdin,
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dist/best.pth").exists()
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     def call(*arguments):
@@ -92,9 +177,7 @@ def command(monkeypatch, capsys):
 def test_the_command_lists_the_tools(command):
     for told in (command(), command("--help")):
         names = [line.split()[0] for line in told.splitlines()[2:]]
-        assert names == sorted(path.stem for path in mim.FOLDER.glob("tools/[!t]*.[ps]*")) + [
-            "tables", "test", "tile_jpegs", "train",
-        ]  # fmt: skip
+        assert set(names) == COMMANDS
         assert "train             Trains a config's net, then tests its best checkpoint" in told
 
 

@@ -16,6 +16,7 @@ from mmpretrain.registry import MODELS
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
+from vgg_mm.mim import commands
 from vgg_mm.testing.predict import Predictor, draw
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def folder(tmp_path):
 def tool(monkeypatch, capsys):
     def call(*args, name="predict"):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{name}.py"), run_name="__main__")
+        runpy.run_path(str(commands()[name]), run_name="__main__")
         return capsys.readouterr().out
 
     return call
@@ -114,6 +115,20 @@ def test_predicts_densely_with_the_mirror_image(cfg, model, checkpoint, folder):
         assert top == [(CLASSES[i], v) for i, v in zip(labels, values.tolist(), strict=True)]
         assert len(predictor.top(picture, 99)) == len(CLASSES)
     assert torch.stack(found).std(0).max() > 0.01
+
+
+def test_no_class_is_named_where_the_probabilities_are_no_numbers(
+    model, checkpoint, folder, tool, tmp_path
+):
+    saved = torch.load(checkpoint)
+    saved["state_dict"]["head.fc8.bias"] = torch.full((8,), torch.nan)
+    torch.save(saved, checkpoint)
+    for name in ("predict", "score_map"):
+        with pytest.raises(
+            SystemExit, match=r"^error: .*wide\.png: the net's probabilities are no"
+        ):
+            tool(CONFIG, checkpoint, folder / "wide.png", name=name)
+    assert not list(tmp_path.glob("**/*.png.png"))
 
 
 def test_tool_names_and_draws_a_folder(cfg, checkpoint, folder, tool, tmp_path):
@@ -261,7 +276,7 @@ finally:
 """
     for tool in ("predict", "score_map", "describe", "dataset_stats"):
         subprocess.run(
-            [sys.executable, "-c", code, ROOT / f"tools/{tool}.py", "--help"],
+            [sys.executable, "-c", code, commands()[tool], "--help"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
             check=True,

@@ -17,7 +17,7 @@ import pytest
 
 from vgg_mm.errors import UserError
 
-TOOL = Path(__file__).parent.parent / "tools/prepare_imagenet.py"
+TOOL = Path(__file__).parent.parent / "tools/data/prepare_imagenet.py"
 spec = importlib.util.spec_from_file_location("prepare_imagenet", TOOL)
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
@@ -323,13 +323,205 @@ def test_hostile_devkit(src, dst):
     assert not dst.exists()
 
 
-@pytest.mark.parametrize("name", [tool.TRAIN, tool.VAL, tool.DEVKIT])
-def test_missing_archive(src, dst, name):
-    (src / name).unlink()
-    with pytest.raises(UserError, match=f"lacks {name}. Download .*image-net.org.*registration"):
+# What people have.
+
+VAL = {name: data for name, data in IMAGES.items() if name.startswith("val/")}
+LABELS = {Path(name).stem: name.split("/")[1] for name in VAL}
+SPLITS = {
+    split: {name: data for name, data in IMAGES.items() if name.startswith(split)}
+    for split in ("train", "val")
+}
+
+
+def write(folder, images):
+    for name, data in images.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def flat(images):
+    return {Path(name).name: data for name, data in images.items()}
+
+
+def write_table(path, labels=LABELS):
+    """Kaggle's: in no order, a class and a box for each object."""
+    lines = [f"{name},{wnid} 1 2 30 40 {wnid} 5 6 70 80 \n" for name, wnid in labels.items()]
+    path.write_text("ImageId,PredictionString\n" + "".join(reversed(lines)))
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """Kaggle's folder, and what systems leave in folders."""
+    root = tmp_path / "kaggle"
+    data = root / "ILSVRC/Data/CLS-LOC"
+    write(data, SPLITS["train"])
+    write(data / "val", flat(VAL))
+    write(data, {"test/ILSVRC2012_test_00000001.JPEG": b"of no use"})
+    write_table(root / "LOC_val_solution.csv")
+    (root / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\n")
+    for junk in ("train/.ipynb_checkpoints/n01440764_1.JPEG", "train/n01440764/._n01440764_0.JPEG"):
+        write(data, {junk: b"hidden"})
+    return root
+
+
+@pytest.mark.parametrize("named", ["", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"])
+@pytest.mark.parametrize("link", [False, True])
+def test_kaggles_layout(kaggle, dst, named, link, capsys):
+    prepare(kaggle / named, dst, link=link)
+    assert files(dst) == IMAGES
+    assert {path.is_symlink() for path in dst.glob("*/*/*")} == {link}
+    out = capsys.readouterr().out
+    verb = "linked" if link else "copied"
+    data = kaggle / "ILSVRC/Data/CLS-LOC"
+    assert f"train: 6 images, 0.0 GB, in {data}/train: to be {verb} to {dst}/train\n" in out
+    assert f"labels of val: {kaggle}/LOC_val_solution.csv\n" in out
+    assert len(list(data.glob("val/*.JPEG"))) == 6 and "missing" not in out
+
+
+def test_links_that_lead_nowhere_are_made_anew(kaggle, dst, tmp_path):
+    prepare(kaggle, dst, link=True)
+    kaggle.rename(tmp_path / "moved")
+    assert files(dst) == {}
+    prepare(tmp_path / "moved", dst, link=True)
+    assert files(dst) == IMAGES
+    with pytest.raises(UserError, match="kaggle lacks .* and has no train and no val with images"):
+        prepare(kaggle, dst)
+
+
+def test_copies_take_the_place_of_links_and_leave_the_linked_as_it_is(kaggle, dst, src):
+    prepare(kaggle, dst, link=True)
+    linked = kaggle / "ILSVRC/Data/CLS-LOC/train/n01443537/n01443537_0.JPEG"
+    linked.write_bytes(b"damaged there")
+    prepare(src, dst)
+    assert files(dst) == IMAGES
+    assert linked.read_bytes() == b"damaged there"
+
+
+@pytest.mark.parametrize("packed", ["folders", "tars", "the folder of tars", "named as the tar"])
+def test_an_unpacked_train(src, dst, tmp_path, packed, capsys):
+    train = {"named as the tar": tool.TRAIN[:-4], "the folder of tars": ""}.get(packed, "train")
+    if "tars" in packed:
+        with tarfile.open(src / tool.TRAIN) as tar:
+            tar.extractall(src / train, filter="data")
+    else:
+        write(src / train, {name[6:]: data for name, data in SPLITS["train"].items()})
+    (src / tool.TRAIN).unlink()
+    prepare(src, dst)
+    assert files(dst) == IMAGES
+    holds = "3 class tars" if "tars" in packed else "6 images"
+    assert f"train: {holds}, 0.0 GB, in {src / train}: to be" in capsys.readouterr().out
+    prepare(src, dst)
+    assert files(dst) == IMAGES
+
+
+def test_an_archive_comes_before_a_folder_that_lacks_images(src, dst, capsys):
+    some = dict(list(SPLITS["train"].items())[:4])
+    write(src, some)
+    prepare(src, dst)
+    assert files(dst) == IMAGES
+    assert f"train: 1 archive, 0.0 GB, in {src / tool.TRAIN}" in capsys.readouterr().out
+    (src / tool.TRAIN).unlink()
+    shutil.rmtree(dst)
+    with pytest.raises(
+        UserError, match="train holds 4 images in 2 classes.* See n01484850. Either w"
+    ):
         prepare(src, dst)
-    with pytest.raises(UserError, match=f"lacks {tool.TRAIN}, {tool.VAL}, {tool.DEVKIT}"):
+    assert "train: 4 of 6 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labels", ["devkit", "unpacked devkit", "table", "folders"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_validation_alone(src, dst, labels, packed, capsys):
+    (src / tool.TRAIN).unlink()
+    if labels == "unpacked devkit":
+        with tarfile.open(src / tool.DEVKIT) as tar:
+            tar.extractall(src, filter="data")
+    if labels != "devkit":
+        (src / tool.DEVKIT).unlink()
+    if labels == "table":
+        write_table(src / "LOC_val_solution.csv")
+    if not packed:
+        (src / tool.VAL).unlink()
+        write(
+            src / ("" if labels == "folders" else "val"), VAL if labels == "folders" else flat(VAL)
+        )
+    if labels == "folders" and packed:
+        with pytest.raises(
+            UserError, match=r"img_val.tar has no labels: put .*\(2.5 MB.*Kaggle's L"
+        ):
+            prepare(src, dst)
+        return
+    assert tool.prepare(src, dst, COUNTS) == {"val": 6}
+    assert files(dst) == VAL
+    out = capsys.readouterr().out
+    assert f"train: missing; it would come from {tool.TRAIN}" in out
+    with pytest.raises(UserError, match="train holds 0 images|lacks"):  # nor is it called complete
+        tool.Layout(dst, {}).check(COUNTS, ["train"])
+
+
+def test_training_alone_then_validation(src, dst, capsys):
+    labels, val = (src / tool.DEVKIT).read_bytes(), (src / tool.VAL).read_bytes()
+    for name in (tool.DEVKIT, tool.VAL):
+        (src / name).unlink()
+    assert tool.prepare(src, dst, COUNTS) == {"train": 6}
+    assert files(dst) == SPLITS["train"]
+    (src / tool.TRAIN).unlink()
+    (src / tool.DEVKIT).write_bytes(labels)
+    (src / tool.VAL).write_bytes(val)
+    assert tool.prepare(src, dst, COUNTS) == {"train": 6, "val": 6}
+    assert (
+        f"train: nothing in {src}; 6 images are in {dst}/train already" in capsys.readouterr().out
+    )
+    assert files(dst) == IMAGES
+
+
+def test_small_letters_in_the_ending(src, dst):
+    for name in (tool.TRAIN, tool.VAL):
+        (src / name).unlink()
+    write(src, {name.replace(".JPEG", ".jpeg"): data for name, data in IMAGES.items()})
+    prepare(src, dst, link=True)
+    assert files(dst) == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("ILSVRC2012_val_00000001,n01440764 1 2 3 4 n01443537 1 2 3 4", "line 8: 'ILSVRC2012"),
+        ("ILSVRC2012_val_00000001,", "line 8"),
+        ("ILSVRC2012_val_1,n01440764 1 2 3 4", "line 8"),
+        ("ILSVRC2012_val_00000001,n01440764 1 2 3 4", "line 8"),  # a second time
+        ("ILSVRC2012_val_00000007,n01440764 1 2 3 4", "lists 7 validation images in 3 classes"),
+    ],
+)
+def test_a_damaged_table(kaggle, dst, line, told):
+    with open(kaggle / "LOC_val_solution.csv", "a") as table:
+        table.write(line + "\n")
+    with pytest.raises(UserError, match=rf"LOC_val_solution.csv.*{told}"):
+        prepare(kaggle, dst)
+    assert not dst.exists()
+
+
+def test_images_of_no_class_or_without_label(kaggle, dst):
+    data = kaggle / "ILSVRC/Data/CLS-LOC"
+    for stray in ("train/n99999999/n99999999_1.JPEG", "val/ILSVRC2012_val_00000009.JPEG"):
+        write(data, {stray: b"stray"})
+        with pytest.raises(
+            UserError, match=rf"{Path(stray).name} is in no class of ILSVRC-2012, or"
+        ):
+            prepare(kaggle, dst)
+        (data / stray).unlink()
+    (data / "train/n99999999").rmdir()
+    prepare(kaggle, dst)
+
+
+def test_what_there_is_not(src, dst, kaggle):
+    with pytest.raises(UserError, match="nowhere lacks .*img_train.*Download .*registration"):
         prepare(src / "nowhere", dst)
+    with pytest.raises(UserError, match="--link: .* has archives, which must be unpacked"):
+        prepare(src, dst, link=True)
+    with pytest.raises(UserError, match="--md5: .* has none of ILSVRC2012_img_train.tar"):
+        prepare(kaggle, dst, md5=True)
+    assert not dst.exists()
 
 
 def test_wrong_counts(src, dst):

@@ -17,6 +17,7 @@ from mmengine import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from vgg_mm.mim import commands
 from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, scores_command
 from vgg_mm.testing import Scores
 from vgg_mm.testing.evaluation import VIEWS
@@ -42,7 +43,7 @@ def call(cwd, tool, *args):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [f"tools/{tool}.py", *map(str, args)])
-        runpy.run_path(str(ROOT / f"tools/{tool}.py"), run_name="__main__")
+        runpy.run_path(str(commands()[tool]), run_name="__main__")
 
 
 @pytest.fixture(scope="module")

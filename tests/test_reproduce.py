@@ -1,4 +1,4 @@
-"""tools/reproduce.py: the plan, a miniature end to end, the statistics and the report."""
+"""tools/reproduce/reproduce.py: the plan, a miniature end to end, the statistics and the report."""
 
 import gc
 import json
@@ -23,15 +23,11 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
-from vgg_mm.errors import UserError
-from vgg_mm.paper import TABLE_3, TABLE_6, scaled, scores_command
-from vgg_mm.reproduce import data, rates, run
-from vgg_mm.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
-from vgg_mm.reproduce.plan import TRAININGS, Run, make_plan
-from vgg_mm.reproduce.report import write_report
-from vgg_mm.reproduce.results import Results
-from vgg_mm.reproduce.scales import SCALES, SMALL, Scale
-from vgg_mm.reproduce.statistics import (
+from tools.data import make_demo
+from tools.reproduce import pictures as data
+from tools.reproduce import rates
+from tools.reproduce import steps as run
+from tools.reproduce.bootstrap import (
     FAILS,
     HOLDS,
     UNDECIDED,
@@ -40,12 +36,19 @@ from vgg_mm.reproduce.statistics import (
     interval,
     judge,
 )
+from tools.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
+from tools.reproduce.plan import Run, make_plan
+from tools.reproduce.report import write_report
+from tools.reproduce.results import Results
+from tools.reproduce.scales import SCALES, SMALL, Scale
+from vgg_mm.errors import UserError
+from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
 from vgg_mm.testing import Scores, report
 from vgg_mm.testing.scores import file_sha256
 
 ROOT = Path(__file__).parents[1]
 RATES = {"train": 1e9, "test": 1e9}
-MICRO = Scale("micro", 32, 2, 8, 4, 1e-2, 3, options=SMALL)
+MICRO = Scale("micro", crop=32, width=2, channels=8, batch=4, lr=1e-2, epochs=3, options=SMALL)
 # Nets A and D stand for all: every kind of start, every kind of test, both ablations.
 ARCHS = ("A", "D")
 
@@ -155,9 +158,8 @@ def test_every_picture_is_tested_on_in_one_fold(tmp_path):
     assert files(chosen, "train") | files(chosen, "val") == files(trees[0], "train")
     with pytest.raises(UserError, match="fold1 holds another split"):
         data.demo_folds(tmp_path, 4)
-    make_demo = runpy.run_path(str(data.MAKE_DEMO))
     for tree in trees[1:]:
-        keys = [{make_demo["stem_key"](f.stem) + f.parent.name for f in files(tree, s)}
+        keys = [{make_demo.stem_key(f.stem) + f.parent.name for f in files(tree, s)}
                 for s in ("train", "val")]  # fmt: skip
         # Variants of a drawing, told by their names, stay together, but for val's own.
         assert not {key for key in keys[0] & keys[1] if len(key) > 30}

@@ -21,6 +21,7 @@ from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.score_map import draw_score_maps, place, score_maps
 
 ROOT = Path(__file__).parents[1]
+TOOL = ROOT / "tools/analysis/score_map.py"
 CONFIG = ROOT / "configs/demo.py"
 CLASSES = ["ant", "bee", "costs $5, not $6", "dog", "elk", "fox", "gnu", "hen"]
 OPTIONS = {"model.backbone.width": 4, "model.head.in_channels": 32, "model.head.channels": 16}
@@ -75,7 +76,7 @@ def picture():
 def tool(monkeypatch, capsys):
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["score_map.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools/score_map.py"), run_name="__main__")
+        runpy.run_path(str(TOOL), run_name="__main__")
         return capsys.readouterr().out
 
     return call
@@ -167,7 +168,14 @@ def test_tool_draws_a_row_a_class_and_a_column_a_scale(cfg, model, picture, tool
 
 def test_as_a_command_with_the_configs_scale(model, picture):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "tools/score_map.py", CONFIG, "net.pth", picture, *SMALL]
+    command = [
+        sys.executable,
+        TOOL,
+        CONFIG,
+        "net.pth",
+        picture,
+        *SMALL,
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4

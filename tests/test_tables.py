@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import vgg_mm.launch
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_7_VGG
+from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_7_VGG
 from vgg_mm.testing import Protocol, Scores
 
 ROOT = Path(__file__).parents[1]
-ROWS = [*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6]
 N, CLASSES = 997, 12
 LABELS = np.random.default_rng(0).integers(CLASSES, size=N)
 JITTER = (256, 512)
@@ -106,7 +105,7 @@ def tables(monkeypatch, capsys):
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, args), "--csv", "tables.csv"])
-        runpy.run_path(str(ROOT / "tools/tables.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools/analysis/tables.py"), run_name="__main__")
         by_table = {}
         for line in csv.DictReader(open("tables.csv", newline="")):
             number = line["table"].removeprefix("Table ")[0]
@@ -329,7 +328,7 @@ def test_as_a_command_with_markdown(stored):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
-        str(ROOT / "tools/tables.py"),
+        str(ROOT / "tools/analysis/tables.py"),
         str(stored),
         "--markdown",
         "made/t.md",

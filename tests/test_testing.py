@@ -1,8 +1,11 @@
 """Dense evaluation (Sec. 3.2)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -10,7 +13,14 @@ from PIL import Image
 import vgg_mm.models  # noqa: F401
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
-from vgg_mm.testing import RemainingSampler, SaveScores, Scores, TestTime, grid_crops
+from vgg_mm.testing import (
+    RemainingSampler,
+    SaveScores,
+    Scores,
+    TestTime,
+    grid_crops,
+    report,
+)
 from vgg_mm.testing.scores import parts_folder
 
 CLASSIFIER = dict(
@@ -240,6 +250,45 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
     assert np.allclose(scores.posteriors, posteriors)
     assert errors == {"error/top1": scores.error(1), "error/top5": scores.error(5)}
     assert not resumed.parts.exists()
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf])
+def test_a_score_that_is_no_number_is_an_error_and_said(nothing, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("vgg_mm.testing.scores.print_log", lambda line, *_: said.append(line))
+    posteriors = np.full((5, 2, 3), 1 / 3)
+    posteriors[[0, 3]] = [0.5, 0.3, 0.2]  # right; the third is a tie
+    posteriors[1, 1, 2] = posteriors[4] = nothing
+    saved = SaveScores(tmp_path / "scores.npz", dict(config="x"), parts=tmp_path / "parts")
+    saved.dataset_meta = dict(classes=("a", "b", "c"))
+    samples = [
+        dict(img_path=f"/pictures/{i}.jpg", gt_label=0, posteriors=torch.from_numpy(p))
+        for i, p in enumerate(posteriors)
+    ]
+    saved.process({}, samples)
+    assert saved.evaluate(5) == {"error/top1": 60.0, "error/top5": 40.0}
+    assert said[0].startswith(
+        "2 of 5 images have posteriors that are no numbers (NaN or infinite), 1"
+    )
+    assert Scores.load(tmp_path / "scores.npz").wrong(3).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_the_report_calls_nothing_right_that_is_no_number():
+    axes = Figure().subplots()
+    picture = str(Path(__file__).parents[1] / "docs/demo.png")
+    for posterior, title in (
+        ([0.7, 0.3], "\N{CHECK MARK} ant 70%"),
+        ([0.3, 0.7], "\N{BALLOT X} bee 70%"),
+        ([np.nan, np.nan], "\N{BALLOT X} no number"),
+    ):
+        report._draw_image(axes, picture, np.array(posterior), 0, np.array(["ant", "bee"]))
+        assert axes.get_title() == title
 
 
 def test_what_is_scored_is_kept_apart_for_all_else_that_is_tested():

@@ -14,7 +14,7 @@ from vgg_mm.data import decode
 from vgg_mm.data.jpeg import Jpeg
 from vgg_mm.data.tiling import TILED, divisor, tile
 
-TOOL = Path(__file__).parents[1] / "tools/tile_jpegs.py"
+TOOL = Path(__file__).parents[1] / "tools/data/tile_jpegs.py"
 needs_jpegtran = pytest.mark.skipif(not shutil.which("jpegtran"), reason="jpegtran is missing")
 
 

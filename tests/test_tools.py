@@ -17,6 +17,7 @@ import pytest
 import torch
 from mmengine import Config
 
+from vgg_mm.mim import commands
 from vgg_mm.testing import Scores
 
 ROOT = Path(__file__).parents[1]
@@ -249,7 +250,7 @@ def mistake(cwd, tool, arguments, monkeypatch):
         arguments = [*arguments, "--cfg-options", *SHORT]
     monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / f"tools/{tool}.py"), run_name="__main__")
+        runpy.run_path(str(commands()[tool]), run_name="__main__")
     assert str(ended.value).startswith("error: ")
     return str(ended.value)
 

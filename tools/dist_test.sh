@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [ARGUMENTS OF test.py]; see torchrun.sh for PORT ...
+# tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [ARGUMENTS OF test.py]; see torchrun.py for PORT ...
 set -euo pipefail
 
 config=${1:?a config} checkpoint=${2:?a checkpoint} processes=${3:?how many GPUs, or CPU processes}
 shift 3
-exec "$(dirname "$0")/torchrun.sh" "$processes" test.py "$config" "$checkpoint" "$@"
+exec python "$(dirname "$0")/torchrun.py" "$processes" test.py "$config" "$checkpoint" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# tools/dist_train.sh CONFIG PROCESSES [ARGUMENTS OF train.py]; see torchrun.sh for PORT, NNODES ...
+# tools/dist_train.sh CONFIG PROCESSES [ARGUMENTS OF train.py]; see torchrun.py for PORT, RESTARTS ...
 set -euo pipefail
 
 config=${1:?a config} processes=${2:?how many GPUs, or CPU processes}
 shift 2
-exec "$(dirname "$0")/torchrun.sh" "$processes" train.py "$config" "$@"
+exec python "$(dirname "$0")/torchrun.py" "$processes" train.py "$config" "$@"

@@ -2,8 +2,11 @@
 
 python tools/train.py configs/demo.py
 tools/dist_train.sh configs/vgg16_d_jitter.py 4
+
+On SIGTERM or SIGUSR1 it saves where it is and ends; --resume goes on from there.
 """
 
+import os
 from pathlib import Path
 
 from vgg_mm.errors import UserError, library, run
@@ -11,17 +14,18 @@ from vgg_mm.errors import UserError, library, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.launch import load_config, parser, start_processes, test
+    from vgg_mm.launch import load_config, mixed_precision, parser, start_processes, test
 
     args = parser(__doc__)
-    start = args.add_mutually_exclusive_group()
-    start.add_argument(
+    args.add_argument(
         "--resume",
         nargs="?",
         const="latest",
         metavar="CHECKPOINT",
-        help="continue a run: from this checkpoint, or from the newest one in the work dir",
+        help="go on from this checkpoint; without one, from the newest in the work dir, or begin "
+        "where there is none yet",
     )
+    start = args.add_mutually_exclusive_group()
     start.add_argument(
         "--start-from",
         metavar="CHECKPOINT",
@@ -33,7 +37,11 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="start with the layers that the paper takes from a trained net A, the others random",
     )
-    args.add_argument("--amp", action="store_true", help="mixed precision (needs CUDA)")
+    args.add_argument(
+        "--amp",
+        action="store_true",
+        help="mixed precision (needs CUDA): bfloat16 where the GPU has it, else float16",
+    )
     args.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -48,7 +56,6 @@ def main() -> None:
     args = args.parse_args()
     cfg = load_config(args)
 
-    import torch
     from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
@@ -56,31 +63,47 @@ def main() -> None:
     from vgg_mm.training.checkpoints import latest, read_checkpoint
     from vgg_mm.training.dry_run import dry_run
 
+    begins = "the training begins"
+    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if restart or args.resume == "latest":
+        why = f"Restart {restart}" if restart else "--resume"
+        if Path(cfg.work_dir, "last_checkpoint").exists():
+            args.resume = str(latest(cfg.work_dir))
+            begins = f"{why}: the training goes on from {args.resume}"
+        else:
+            args.resume = None if args.resume == "latest" else args.resume
+            begins = f"{why}: nothing is saved in {cfg.work_dir} yet, so the training begins"
+    elif args.resume and (args.start_from or args.init_from_a):
+        raise UserError(
+            "a run goes on from --resume CHECKPOINT, or starts from --start-from or --init-from-a; "
+            "--resume alone does the first where it can, else the second."
+        )
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = str(latest(cfg.work_dir)) if args.resume == "latest" else args.resume
-    if args.start_from:
+        cfg.resume, cfg.load_from = True, args.resume
+    elif args.start_from:
         cfg.load_from = args.start_from
         cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
-    if args.init_from_a:
+    elif args.init_from_a:
         std = cfg.get("init_from_a_std", 0.01)
         cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a, std=std))
-    for checkpoint in (cfg.get("load_from"), args.init_from_a):
+    for checkpoint in (cfg.get("load_from"), not args.resume and args.init_from_a):
         if checkpoint:
             read_checkpoint(checkpoint)
     if args.amp:
-        if not torch.cuda.is_available():
-            raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
-        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+        cfg.optim_wrapper.update(mixed_precision())
     if args.tensorboard:
         library("tensorboard", "--tensorboard", "tensorboard")
         cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
-    cfg.auto_scale_lr.enable = args.auto_scale_lr
+    if args.auto_scale_lr:
+        # mmengine multiplies the batch by the processes; a step may take several of them.
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get("accumulative_counts", 1)
+        cfg.auto_scale_lr.enable = True
     start_processes(cfg)
     if args.dry_run:
-        dry_run(cfg)
+        dry_run(cfg, test)
         return
     runner = Runner.from_cfg(cfg)
+    runner.logger.info(f"{begins}.")
     runner.train()
     barrier()  # the main process may still be writing the checkpoint
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from types import FrameType, ModuleType
+
+from vgg_mm.signals import handled, leave
 
 
 class UserError(ValueError):
@@ -44,7 +48,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, UserError):
         # A DataLoader's worker re-raises its error with the worker's traceback in the message.
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-    if isinstance(error, TypeError) and ".__init__() " in str(error):
+    if isinstance(error, TypeError) and _keys_at_fault(error):
         return f"the config's keys do not fit: {str(error).replace('.__init__()', '')}. Misspelt?"
     if isinstance(error, ImportError) and re.search(r"lib(GL|gthread|X11|SM|Xext)\b", str(error)):
         return (
@@ -52,21 +56,57 @@ def _message(error: Exception) -> str | None:
             "uninstall -y opencv-python opencv-python-headless && pip install "
             "opencv-python-headless"
         )
-    if isinstance(error, KeyError) and "is not in the" in str(error):
+    if (
+        isinstance(error, KeyError)
+        and "is not in the" in str(error)
+        and _builds(_frames(error)[-1])
+    ):
         return f"the config's {error.args[0].split('. ')[0]}. Misspelt?"
     return None
 
 
+def _keys_at_fault(error: TypeError) -> bool:
+    """Whether a class was called with what a config says, and did not want it or missed more.
+
+    A TypeError of any other call is a fault of the code.
+    """
+    frames = _frames(error)
+    if key := re.search(r"\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)):
+        values = [value for frame in filter(_builds, frames) for value in frame.f_locals.values()]
+        return any(isinstance(value, dict) and key[1] in value for value in values)
+    return ".__init__() missing " in str(error) and _builds(frames[-1])
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """Where an error was first raised, the innermost last; some are raised anew with more text."""
+    while isinstance(inner := error.__cause__ or error.__context__, type(error)):
+        error = inner
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _builds(frame: FrameType) -> bool:
+    """Whether this is mmengine's code that builds from configs."""
+    return frame.f_globals.get("__name__") in (
+        "mmengine.registry.build_functions",
+        "mmengine.runner.runner",
+    )
+
+
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool: an error that the user can mend is one message and exit status 1."""
+    """Runs a tool: an error that the user can mend is one message and exit status 1.
+
+    SIGTERM and SIGUSR1 end it with its children, at status 128 + the signal. With the environment's
+    ``VGG_MM_DEBUG=1`` every error shows its traceback.
+    """
     # mmcv-lite warns at import of an op that no VGG needs.
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     try:
-        main()
+        with handled(leave):
+            main()
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except Exception as error:
         message = _message(error)
-        if message is None:
+        if message is None or os.environ.get("VGG_MM_DEBUG", "0") not in ("", "0"):
             raise
         sys.exit(f"error: {message}")

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
 from vgg_mm import arguments
 from vgg_mm.errors import UserError
 from vgg_mm.mim import config_file
 from vgg_mm.paper import stages
+from vgg_mm.registry import DATASETS
+from vgg_mm.signals import outlive
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
@@ -52,6 +55,9 @@ def load_config(args: argparse.Namespace) -> Config:
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
         if key not in known and close:
             raise UserError(f"{path}: unknown key '{key}'. Did you mean '{close[0]}'?")
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if torch.cuda.is_available() and cfg.get(name):
+            cfg[name].setdefault("pin_memory", True)  # what a copy to the GPU beside its work wants
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{path.stem}"
     cfg.launcher = args.launcher
     return cfg
@@ -70,6 +76,22 @@ def start_processes(cfg: Config) -> None:
     torch.distributed.init_process_group("gloo")
 
 
+def mixed_precision() -> dict:
+    """What an ``optim_wrapper`` needs to train in 16 bits.
+
+    bfloat16 where the GPU has it, for its numbers go as far as float32's: those of a real VGG-16
+    reach a fifth of what float16 can hold before they are scaled, which it then must be.
+
+    Raises:
+        UserError: If there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return dict(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=dict(enabled=False))
+    return dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+
+
 def multi_scale(cfg: Config) -> ConfigDict:
     """The transform of the test-time pipeline whose ``scales`` are the config's Q.
 
@@ -85,7 +107,13 @@ def multi_scale(cfg: Config) -> ConfigDict:
     return found[0]
 
 
-def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> dict[str, float]:
+def test(
+    cfg: Config,
+    checkpoint: str,
+    out: str | Path,
+    half: bool = False,
+    few: bool = False,
+) -> dict[str, float]:
     """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
 
     A test that was interrupted goes on with the images that it has not scored.
@@ -95,6 +123,7 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
         checkpoint: What the Runner saved.
         out: Where to write the posteriors, see :class:`vgg_mm.testing.Scores`.
         half: Whether to store float16 in place of float32.
+        few: Whether to test a batch alone, to see that it works.
 
     Returns:
         ``error/top1`` and ``error/top5`` in %.
@@ -105,7 +134,8 @@ def test(cfg: Config, checkpoint: str, out: str | Path, half: bool = False) -> d
     """
     check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
-    return _run(cfg, checkpoint, out, _protocol(cfg, checkpoint), "vgg_mm.SaveScores", half)
+    protocol = _protocol(cfg, checkpoint)
+    return _run(cfg, checkpoint, out, protocol, "vgg_mm.SaveScores", half, few)
 
 
 def extract(
@@ -156,7 +186,13 @@ def extract(
 
 
 def _run(
-    cfg: Config, checkpoint: str, out: str | Path, protocol: dict, saver: str, half: bool
+    cfg: Config,
+    checkpoint: str,
+    out: str | Path,
+    protocol: dict,
+    saver: str,
+    half: bool,
+    few: bool = False,
 ) -> dict[str, float]:
     tested = cfg.test_dataloader.dataset
     tested.pipeline = cfg.tta_pipeline
@@ -175,7 +211,13 @@ def _run(
     logger = dict(type="LoggerHook", interval=sys.maxsize)
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
     cfg.load_from, cfg.resume = checkpoint, False
-    return Runner.from_cfg(cfg).test()
+    if few:
+        images = len(DATASETS.build(tested)) // get_world_size()
+        cfg.test_dataloader.batch_size = min(max(1, images), cfg.test_dataloader.batch_size)
+        cfg.test_dataloader.num_batch_per_epoch = 1
+    runner = Runner.from_cfg(cfg)
+    outlive(runner.test_dataloader)
+    return runner.test()
 
 
 def _protocol(cfg: Config, checkpoint: str) -> dict:

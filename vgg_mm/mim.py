@@ -52,6 +52,14 @@ def get_config(name: str | os.PathLike) -> Config:
     return Config.fromfile(config_file(name))
 
 
+def commands() -> dict[str, Path]:
+    """The tools by their names: of ``tools/weights/export.py`` it is ``export``."""
+    files = sorted((FOLDER / "tools").rglob("*.py"), key=lambda file: file.stem)
+    tools = [file for file in files if "__main__" in file.read_text() and file.stem != "torchrun"]
+    tools += [FOLDER / f"tools/{name}.sh" for name in ("dist_test", "dist_train", "slurm_train")]
+    return {file.stem: file for file in tools}
+
+
 def main() -> None:
     """The command ``vgg-mm``: ``vgg-mm train demo`` is ``python tools/train.py configs/demo.py``.
 
@@ -62,8 +70,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    tools = {file.stem: file for file in sorted((FOLDER / "tools").glob("*.[ps]*"))}
-    del tools["torchrun"]  # is for the other scripts
+    tools = commands()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print("usage: vgg-mm COMMAND [ARGUMENTS]; each tells its own with --help\n")

@@ -59,6 +59,11 @@ class Layer:
         """The name of the batch norm after a conv, in the nets that have them: ``bn1_1``."""
         return self.name.replace("conv", "bn")
 
+    @property
+    def relu(self) -> str:
+        """The name of the ReLU after a conv: ``relu1_1``."""
+        return self.name.replace("conv", "relu")
+
 
 def stages(arch: str, width: int = 64) -> list[list[Layer]]:
     """Table 1's column ``arch`` as five lists of layers.
@@ -88,19 +93,24 @@ def convs(arch: str, width: int = 64) -> list[Layer]:
 
 
 S_JITTER = (256, 512)
+Side = int | tuple[int, int]  # S: a shortest side, or the range that it is drawn from
+Training = tuple[str, Side]  # a net and its S
 
 
-def config_name(arch: str, S: int | tuple[int, int]) -> str:
+def config_name(arch: str, S: Side) -> str:
     """The name of the config that trains net ``arch`` at ``S``, such as ``vgg16_d_jitter``."""
     depth = len(convs(arch)) + 3
     return f"vgg{depth}_{arch.lower().replace('-', '_')}_{S if isinstance(S, int) else 'jitter'}"
 
 
-def scaled(side: int | tuple[int, int], crop: int) -> int | tuple[int, int]:
+def scaled(side: Side, crop: int) -> Side:
     """The paper's S or Q for crops of ``crop`` pixels in place of 224, such as 37 for 256 at 32."""
     if isinstance(side, tuple):
         return (scaled(side[0], crop), scaled(side[1], crop))
     return round(side * crop / 224)
+
+
+Model = tuple[str, Side, tuple[int, ...]]  # a net, its S and the test scales Q
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class Row:
     """
 
     arch: str
-    S: int | tuple[int, int]
+    S: Side
     Q: tuple[int, ...]
     views: str
     top1: float
@@ -123,7 +133,7 @@ class Row:
         return config_name(self.arch, self.S)
 
     @property
-    def models(self) -> tuple[tuple[str, int | tuple[int, int], tuple[int, ...]], ...]:
+    def models(self) -> tuple[Model, ...]:
         """The row's one model as (arch, S, Q), as :class:`FusionRow` lists its own."""
         return ((self.arch, self.S, self.Q),)
 
@@ -186,7 +196,7 @@ class FusionRow:
     Errors in % as in :class:`Row`; ``top5_test`` is the ILSVRC server's, None where not given.
     """
 
-    models: tuple[tuple[str, int | tuple[int, int], tuple[int, ...]], ...]
+    models: tuple[Model, ...]
     views: str
     top1: float
     top5: float
@@ -213,6 +223,9 @@ TABLE_6 = (
     FusionRow(_TWO_BEST, "both", 23.7, 6.8, 6.8),
 )
 
+ROWS = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
+TRAININGS = tuple((row.arch, row.S) for row in TABLE_3)  # Table 3 has each once
+
 # The field in 2014: method, top-1 val, top-5 val, top-5 test error in %. GoogLeNet's figures are
 # printed as one cell over both top-5 columns.
 TABLE_7 = (
@@ -237,20 +250,15 @@ TABLE_7 = (
 TABLE_7_VGG = (TABLE_6[3], TABLE_5[5], TABLE_6[0])
 
 
-def scores_needed(arch: str, S: int | tuple[int, int]) -> tuple[str, list[int]]:
+def scores_needed(arch: str, S: Side) -> tuple[str, list[int]]:
     """The views and the scales Q of the one test that fills all rows of net ``arch`` and ``S``."""
-    uses = [
-        (Q, row.views)
-        for row in (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
-        for *model, Q in row.models
-        if model == [arch, S]
-    ]
+    uses = [(Q, row.views) for row in ROWS for *model, Q in row.models if model == [arch, S]]
     scales = sorted({side for Q, _ in uses for side in Q})
     views = {views for _, views in uses}
     return views.pop() if len(views) == 1 else "both", scales
 
 
-def scores_command(arch: str, S: int | tuple[int, int]) -> str:
+def scores_command(arch: str, S: Side) -> str:
     """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
     config, (views, scales) = config_name(arch, S), scores_needed(arch, S)
     return (

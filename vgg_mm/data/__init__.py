@@ -2,7 +2,7 @@
 
 from .collate import collate_crops
 from .folders import DemoPictures, Folders, ImageNet
-from .images import CorruptImageError, LoadImage, decode, decode_cut, read_image
+from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
 from .lists import VOCList
 from .scaled_crop import LoadScaledCrop
 from .seeding import EpochSampler, SeededDataset
@@ -39,6 +39,7 @@ __all__ = [
     "collate_crops",
     "decode",
     "decode_cut",
+    "max_pixels",
     "read_image",
     "rescale",
 ]

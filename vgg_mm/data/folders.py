@@ -176,7 +176,7 @@ class ImageNet(_ByName, _ImageNet):
     METAINFO = {**_ImageNet.METAINFO, "folders": WORDNET}
     layout = "1000 folders such as n01440764, each with its .JPEG files"
     remedy = (
-        "Make them from ILSVRC's tar files with 'python tools/prepare_imagenet.py TAR_FOLDER "
+        "Make them from ILSVRC's tar files with 'python tools/data/prepare_imagenet.py TAR_FOLDER "
         "data/imagenet', link data/imagenet to where they are, or set data_root in the config. "
         "Without ImageNet, try configs/demo.py."
     )

@@ -2,43 +2,112 @@
 
 from __future__ import annotations
 
+import io
+import mmap
+import os
+import re
+import struct
+import warnings
+
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
+from PIL import Image, TiffImagePlugin
 
-from vgg_mm.data.jpeg import FRAMES, Cut, can_hold, frame_size, segments
+from vgg_mm.data.jpeg import DHT, FRAMES, Cut, can_hold, frame_size, segments
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
+MAX_PIXELS = 2 * 89_478_485  # above it Pillow refuses a picture
+
+# Pillow's names of what OpenCV reads too.
+FORMATS = "PNG BMP DIB GIF PPM TIFF WEBP JPEG2000 SUN JPEG AVIF".split()
+# The width and the height, or the other way round, of what OpenCV reads and Pillow does not.
+SIZES = re.compile(
+    rb"#\?(?:RADIANCE|RGBE)\n.*?\n[-+][XY] (\d+) [-+][XY] (\d+)\n"
+    rb"|P7\n.*?WIDTH\s+(\d+)\s+HEIGHT\s+(\d+)"
+    rb"|PF\s+(\d+)\s+(\d+)\s",
+    re.DOTALL,
+)
+SPACE = rb"(?:\s|#[^\n]*\n)+"  # between the numbers of a PPM's header
+WHITE = re.compile(  # the number for white
+    rb"P[2356]" + SPACE + rb"\d+" + SPACE + rb"\d+" + SPACE + rb"(\d+)\s"
+    rb"|P7\n.*?MAXVAL\s+(\d+)\s",
+    re.DOTALL,
+)
+
+_DARK_SAID = mmap.mmap(-1, 1)  # shared with the workers that a process forks
+
 
 class CorruptImageError(UserError):
-    """A picture file that is empty, truncated or not decodable."""
+    """A picture that is of no use: its file cannot be read or decoded, or it is too large."""
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
     """Reads a picture through mmengine's storage backends: see :func:`decode`."""
-    return decode(fileio.get(path, backend_args), path)
+    return decode(read_bytes(path, backend_args), path)
+
+
+def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> bytes:
+    """Reads a picture's file through mmengine's storage backends.
+
+    Raises:
+        CorruptImageError: If the backend cannot, whatever its reason: the file is missing, a folder
+            or not permitted, a mount is gone, a store does not answer. ``path`` is named.
+    """
+    backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
+    try:
+        data = backend.get(path)
+    except Exception as error:  # each store has its own
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise CorruptImageError(f"{path}: {' '.join(reason.split())}.") from error
+    if data is None:  # LMDB's and Memcached's way to say it
+        raise CorruptImageError(f"{path}: not in the store.")
+    return data if isinstance(data, bytes) else bytes(data)
+
+
+def max_pixels() -> int:
+    """How many pixels a picture may have: VGG_MM_MAX_PIXELS of the environment, or MAX_PIXELS."""
+    text = os.environ.get("VGG_MM_MAX_PIXELS", MAX_PIXELS)
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        raise UserError(f"VGG_MM_MAX_PIXELS={text}: expected a number of pixels.") from None
+
+
+def check_pixels(height: int, width: int, name: str, when: str = "") -> None:
+    """Raises CorruptImageError, which names the picture, if that is too large: see max_pixels."""
+    if height * width > max_pixels():
+        raise CorruptImageError(
+            f"{name}: {width}x{height} pixels{when}, more than {max_pixels():,}. If that is no "
+            "mistake, set VGG_MM_MAX_PIXELS to as many."
+        )
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """Decodes a picture file's bytes to BGR uint8 of shape (H, W, 3).
 
-    EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white.
+    EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
+    pictures, white is the largest number of their type; or what a PNG's significant bits (sBIT) or
+    a PNM's header tell, if no number is larger; or 1 for floats. Where 16 bits come out dark, for
+    they may hold 12, that is said once.
 
     Raises:
         CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker
-            (OpenCV would return the pixels before the cut and grey after it), or a JPEG says that
-            it is larger than its bytes can hold. ``name`` is named.
+            (OpenCV would return the pixels before the cut and grey after it), a JPEG says that it
+            is larger than its bytes can hold, the header says that it has more than
+            :func:`max_pixels`, or its numbers have no known white. ``name`` is named.
     """
     if damage := _damage(data):
         raise CorruptImageError(f"{name}: {damage}.")
+    height, width, mode = _header(data)
+    check_pixels(height, width, name)
     # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
-    if not data.startswith(b"\xff\xd8"):
-        image = _decode(data, cv2.IMREAD_UNCHANGED)
-        if image is not None and image.ndim == 3 and image.shape[2] == 4:
-            return _on_white(image)
-    image = _decode(data, cv2.IMREAD_COLOR)
+    if data.startswith(b"\xff\xd8"):
+        image = _decode(data, cv2.IMREAD_COLOR)
+    else:
+        image = _decode_any(data, name, mode)
     if image is None:
         raise CorruptImageError(f"{name}: not a picture that OpenCV can decode.")
     return image
@@ -68,11 +137,101 @@ def _decode(data: bytes, flag: int) -> np.ndarray | None:
         return None
 
 
-def _on_white(image: np.ndarray) -> np.ndarray:
-    full = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-    image = image.astype(np.float32) / full
+def _decode_any(data: bytes, name: str, mode: str) -> np.ndarray | None:
+    """Decodes what is no JPEG, of ``mode`` by Pillow: see :func:`decode`."""
+    raw = _decode(data, cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        return _decode(data, cv2.IMREAD_COLOR)
+    kind = raw.dtype
+    if kind.kind == "f":
+        brightest = np.nanmax(raw, initial=0)
+        if brightest > 2 and not data.startswith(b"#?"):  # radiance has no largest number
+            raise CorruptImageError(
+                f"{name}: its numbers are floats up to {brightest:.4g}, where 1 is white. Save it "
+                "with 8 or 16 bits, or divide it."
+            )
+    elif kind not in (np.uint8, np.uint16):
+        raise CorruptImageError(
+            f"{name}: its numbers are {kind}, of which none is known to be white. Save it with 8 "
+            "or 16 bits."
+        )
+    full = 1 if kind.kind == "f" else np.iinfo(kind).max
+    white = _white(data, raw) or full
+    if raw.ndim == 3 and raw.shape[2] == 4 and mode != "CMYK":
+        return _on_white(raw, white)
+    image = _decode(data, cv2.IMREAD_COLOR) if white == full != 1 else None
+    if image is None:  # that flag leaves depth to OpenCV, which knows no white
+        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = _scale(raw if image is None else image, white)
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    if kind == np.uint16 and image.max() < 64 and not _DARK_SAID[0]:
+        _DARK_SAID[0] = 1
+        warnings.warn(
+            f"{name}: of 16 bits, the largest number is {raw.max()}, so that it is dark. If white "
+            "is another number than 65535, as 4095 for 12 bits, have the files say so (PNG's sBIT "
+            "chunk) or multiply them. Other pictures like it are not named.",
+            stacklevel=2,
+        )
+    return image
+
+
+def _white(data: bytes, raw: np.ndarray) -> int | None:
+    """The number for white if the file tells it and has none larger."""
+    white = None
+    if match := WHITE.match(data[:4096]):
+        white = int(match[1] or match[2])
+    elif data.startswith(b"\x89PNG") and raw.dtype == np.uint16:
+        at = data.find(b"sBIT", 0, data.find(b"IDAT"))
+        if at > 0:
+            (length,) = struct.unpack(">I", data[at - 4 : at])
+            white = (1 << max(data[at + 4 : at + 4 + length], default=0)) - 1
+    return white if white and raw.max() <= white else None
+
+
+def _scale(image: np.ndarray, white: float) -> np.ndarray:
+    """Numbers from 0 to ``white`` become uint8; what is beyond is cut off, and no number is 0."""
+    scaled = np.nan_to_num(image.astype(np.float32) * (255 / white), posinf=255)
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+
+
+def _on_white(image: np.ndarray, white: float) -> np.ndarray:
+    image = image.astype(np.float32) / white
     color, alpha = image[..., :3], image[..., 3:]
-    return np.rint(255 * (color * alpha + 1 - alpha)).astype(np.uint8)
+    return _scale(color * alpha + 1 - alpha, 1)
+
+
+def _header(data: bytes) -> tuple[int, int, str]:
+    """A picture's height, width and mode by Pillow, before it is decoded; zeros if unknown."""
+    if data.startswith(b"\xff\xd8"):
+        for marker, start, _ in segments(data):
+            if 0xC0 <= marker <= 0xCF and marker not in (DHT, 0xC8, 0xCC):  # all frame headers
+                return *frame_size(data, start), ""
+    stream = io.BytesIO(data)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's to look at
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(stream, formats=FORMATS) as image:
+                return image.height, image.width, image.mode
+    except Exception:  # no picture, or of a kind that Pillow does not know
+        pass
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    try:
+        if data.startswith(b"\x89PNG"):  # its texts may be too long for Pillow
+            width, height = struct.unpack(">II", data[16:24])
+        elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
+            stream.seek(tags.next)
+            tags.load(stream)
+            width, height = tags[256], tags[257]
+        else:
+            match = SIZES.match(data[:65536])
+            width, height = (int(side) for side in match.groups() if side) if match else (0, 0)
+    except Exception:
+        return 0, 0, ""
+    return height, width, ""
 
 
 def _damage(data: bytes) -> str | None:
@@ -105,7 +264,7 @@ class LoadImage(BaseTransform):
         in_memory: Whether to keep every picture once it is read, for small data sets.
 
     Raises:
-        CorruptImageError: See :func:`decode`.
+        CorruptImageError: See :func:`read_bytes` and :func:`decode`.
     """
 
     def __init__(self, backend_args: dict | None = None, in_memory: bool = False) -> None:

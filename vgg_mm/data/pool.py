@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vgg_mm.errors import UserError
+from vgg_mm.signals import STOPS
 
 Result = TypeVar("Result")
 
@@ -40,10 +42,13 @@ def in_processes(
                 "a process was killed, perhaps for want of memory: try fewer --jobs."
             ) from None
         except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+    for number in (signal.SIGINT, *STOPS):  # it ends at once, without a traceback
+        signal.signal(number, signal.SIG_DFL)
     cv2.setNumThreads(0)

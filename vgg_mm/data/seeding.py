@@ -22,7 +22,8 @@ Key = tuple[int, int, int]
 Stage = Callable[[dict], dict]
 Flight = tuple[dict, list[Stage]]  # a sample, and the stages that it has before it
 
-GROUP = 32  # more gain little, and hold as many decoded pictures at once
+GROUP = 32  # more gain little
+LARGE = 2**21  # bytes of a sample's file or picture: of 500 x 375 pixels it has 560 KB
 
 
 @DATA_SAMPLERS.register_module()
@@ -72,7 +73,9 @@ class SeededDataset(Dataset):
 
     Of the samples that are asked for at once, as a DataLoader's worker does for a batch, ``GROUP``
     go through the pipeline side by side, all through one transform before the next (or through one
-    of its ``stages``): a core that repeats itself finds its code in its caches.
+    of its ``stages``): a core that repeats itself finds its code in its caches. A sample of more
+    than ``LARGE`` bytes does not wait for the others but runs ahead until it is small, as a crop
+    is, so that a group holds one such at a time and no more than GROUP x LARGE bytes besides.
 
     Args:
         dataset: The config of the data set, any of mmpretrain's; wrappers such as
@@ -118,7 +121,7 @@ class SeededDataset(Dataset):
                 for key in keys[start : start + GROUP]
             ]
             while any(stages for _, stages in group):
-                group = [self._step(sample, stages) for sample, stages in group]
+                group = [self._advance(sample, stages) for sample, stages in group]
             samples += [sample for sample, _ in group]
         return samples
 
@@ -127,6 +130,13 @@ class SeededDataset(Dataset):
         transforms = getattr(dataset.pipeline, "transforms", [dataset.pipeline])
         stages = [stage for t in transforms for stage in getattr(t, "stages", [t])]
         return {**dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}, stages
+
+    def _advance(self, sample: dict, stages: list[Stage]) -> Flight:
+        """Applies the next stage, and those after it while the sample is large."""
+        sample, stages = self._step(sample, stages)
+        while stages and _bytes(sample) > LARGE:
+            sample, stages = self._step(sample, stages)
+        return sample, stages
 
     def _step(self, sample: dict, stages: list[Stage]) -> Flight:
         """Applies the next stage; a corrupt picture's substitute goes through all of its own."""
@@ -145,6 +155,14 @@ class SeededDataset(Dataset):
         while stages:
             sample, stages = self._step(sample, stages)
         return sample, stages
+
+
+def _bytes(sample: dict) -> int:
+    """The size of a sample's file, or of the picture that its window is a view of."""
+    image = sample.get("img")
+    if getattr(image, "base", None) is not None:
+        image = image.base
+    return len(image) if isinstance(image, bytes) else getattr(image, "nbytes", 0)
 
 
 def _root(dataset: Dataset) -> str:

@@ -14,23 +14,33 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 
+from vgg_mm.data.images import check_pixels
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
 
-def rescale(image: np.ndarray, short: int) -> np.ndarray:
+def rescale(image: np.ndarray, short: int, name: str = "the picture") -> np.ndarray:
     """Resizes (H, W, 3) uint8 so that its shortest side is ``short``, the aspect kept.
 
     Bilinear, antialiased where it shrinks.
+
+    Raises:
+        CorruptImageError: If it is so thin that it would have more than
+            :func:`vgg_mm.data.max_pixels`. ``name`` is named.
     """
     h, w = image.shape[:2]
     size = [max(short, round(side * short / min(h, w))) for side in (h, w)]
     if size == [h, w]:
         return image
+    check_pixels(*size, name, f" if its {w}x{h} are scaled to a shortest side of {short}")
     # A channels_last tensor, (1, 3, H, W): torch takes its fast path by the strides.
     pixels = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
     pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     return pixels[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _rescale(results: dict, short: int) -> np.ndarray:
+    return rescale(results["img"], short, results.get("img_path", "the picture"))
 
 
 def _rng(transform: BaseTransform, results: dict) -> np.random.Generator:
@@ -71,7 +81,7 @@ class Rescale(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Rescales ``img``."""
-        return _put(results, rescale(results["img"], self.Q))
+        return _put(results, _rescale(results, self.Q))
 
 
 @TRANSFORMS.register_module()
@@ -89,7 +99,7 @@ class MultiScale(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Makes ``img`` a list of (H_Q, W_Q, 3) uint8."""
-        results["img"] = [rescale(results["img"], Q) for Q in self.scales]
+        results["img"] = [_rescale(results, Q) for Q in self.scales]
         return results
 
 
@@ -111,7 +121,7 @@ class ScaleJitter(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Draws S and rescales ``img``."""
         S = int(_rng(self, results).integers(self.S_min, self.S_max, endpoint=True))
-        return _put(results, rescale(results["img"], S))
+        return _put(results, _rescale(results, S))
 
 
 @TRANSFORMS.register_module()
@@ -189,7 +199,7 @@ class PCALighting(BaseTransform):
         if self.eigval.shape != (3,) or self.eigvec.shape != (3, 3):
             raise UserError(
                 "PCALighting: eigval must hold 3 numbers and eigvec 3 rows of 3, as "
-                "tools/dataset_stats.py prints them."
+                "tools/data/dataset_stats.py prints them."
             )
         if self.eigval.max() > 1:
             raise UserError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from mmengine.utils import to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from vgg_mm.errors import UserError
 from vgg_mm.models.head import FC
@@ -74,81 +73,54 @@ def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> li
     """
     if min(height, width) < 1:
         raise UserError(f"an image of {height}x{width} has no pixels.")
-    trace = _Trace(model)
-    with trace, torch.no_grad():
-        image = torch.empty(1, channels, height, width, device="meta")
-        head = getattr(model, "head", None)
-        if hasattr(head, "score_map"):
-            head.score_map(model.extract_feat(image))
-        else:
-            model(image)
-    return trace.layers
-
-
-class _Trace(TorchFunctionMode):
-    """Within it, each layer that a forward pass of ``model`` meets is noted in ``layers``.
-
-    Pools are functions, not modules: hence a mode that sees function calls, beside hooks.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.layers: list[LayerInfo] = []
-        self.names = {
-            module: name.removeprefix("backbone.").removeprefix("head.")
-            for name, module in model.named_modules()
-            if isinstance(module, nn.LocalResponseNorm) or [*module.parameters(recurse=False)]
-        }
-
-    def __enter__(self) -> _Trace:
-        self.hooks = [module.register_forward_hook(self._module) for module in self.names]
-        return super().__enter__()
-
-    def __exit__(self, *error) -> None:
-        for hook in self.hooks:
+    layers: list[LayerInfo] = []
+    hooks = [
+        module.register_forward_hook(partial(_note, layers, name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MaxPool2d | nn.LocalResponseNorm)
+        or [*module.parameters(recurse=False)]
+    ]
+    image = torch.empty(1, channels, height, width, device="meta")
+    head = getattr(model, "head", None)
+    try:
+        with torch.no_grad():
+            if hasattr(head, "score_map"):
+                head.score_map(model.extract_feat(image))
+            else:
+                model(image)
+    finally:
+        for hook in hooks:
             hook.remove()
-        super().__exit__(*error)
+    return layers
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is not F.max_pool2d:
-            return func(*args, **kwargs)
-        x, kernel = args[0], to_2tuple(args[1])[0]
-        stride = to_2tuple(kwargs["stride"] or kernel)[0]
-        name = f"pool{1 + sum(layer.notation == 'maxpool' for layer in self.layers)}"
-        if min(x.shape[2:]) < kernel - 2 * kwargs.get("padding", 0):
-            raise UserError(
-                f"{name} looks at {kernel}x{kernel} positions of a map that has only"
-                f" {x.shape[2]}x{x.shape[3]}: the image's shortest side must be at least"
-                f" {kernel * self.layers[-1].stride} pixels."
-            )
-        out = func(*args, **kwargs)
-        self._note(name, "maxpool", out, kernel, stride)
-        return out
 
-    def _module(self, module: nn.Module, _inputs: tuple, out: Tensor) -> None:
-        kernel = stride = 1
-        multiply_adds = 0
-        notation = type(module).__name__
-        if isinstance(module, nn.Conv2d):
-            size = module.kernel_size[0]
-            kernel, stride = module.dilation[0] * (size - 1) + 1, module.stride[0]
-            multiply_adds = module.weight.numel() * out.shape[2:].numel()
-            layer = "FC" if isinstance(module, FC) else f"conv{size}"
-            notation = f"{layer}-{module.out_channels}"
-        elif isinstance(module, nn.LocalResponseNorm):
-            notation = "LRN"
-        parameters = sum(p.numel() for p in module.parameters())
-        self._note(self.names[module], notation, out, kernel, stride, parameters, multiply_adds)
-
-    def _note(
-        self, name: str, notation: str, out: Tensor, kernel: int, stride: int, *counts: int
-    ) -> None:
-        field, step = (self.layers[-1].field, self.layers[-1].stride) if self.layers else (1, 1)
-        field += (kernel - 1) * step
-        self.layers.append(
-            LayerInfo(name, notation, tuple(out.shape[1:]), field, step * stride, *counts)
+def _note(
+    layers: list[LayerInfo], name: str, module: nn.Module, _inputs: tuple, out: Tensor
+) -> None:
+    field, step = (layers[-1].field, layers[-1].stride) if layers else (1, 1)
+    multiply_adds = 0
+    notation = {nn.LocalResponseNorm: "LRN", nn.MaxPool2d: "maxpool"}.get(type(module))
+    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        size, stride, dilation = (
+            to_2tuple(n)[0] for n in (module.kernel_size, module.stride, module.dilation)
         )
+        field += dilation * (size - 1) * step
+        step *= stride
+    if isinstance(module, nn.Conv2d):
+        multiply_adds = module.weight.numel() * out.shape[2:].numel()
+        layer = "FC" if isinstance(module, FC) else f"conv{size}"
+        notation = f"{layer}-{module.out_channels}"
+    layers.append(
+        LayerInfo(
+            name.removeprefix("backbone.").removeprefix("head."),
+            notation or type(module).__name__,
+            tuple(out.shape[1:]),
+            field,
+            step,
+            sum(p.numel() for p in module.parameters()),
+            multiply_adds,
+        )
+    )
 
 
 def layer_table(layers: list[LayerInfo]) -> str:

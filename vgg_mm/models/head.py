@@ -32,7 +32,13 @@ class FC(nn.Conv2d):
         are few and small. Padded and exported layers stay convs: their maps are large, or of any
         size.
         """
-        if self.padding == "same" or _is_exporting() or torch.jit.is_tracing():
+        if self.padding == "same":
+            # As numbers, for ONNX runtimes refuse "same" with a dilation; one more right and below
+            # where it is odd, as torch has it.
+            total = self.dilation[0] * (self.kernel_size[0] - 1)
+            x = F.pad(x, (0, total % 2, 0, total % 2)) if total % 2 else x
+            return F.conv2d(x, self.weight, self.bias, padding=total // 2, dilation=self.dilation)
+        if _is_exporting() or torch.jit.is_tracing():
             return super().forward(x)
         k = self.kernel_size[0]
         windows = x.unfold(2, k, 1).unfold(3, k, 1)  # (N, in, H-k+1, W-k+1, k, k)
@@ -47,7 +53,7 @@ class FC(nn.Conv2d):
 
 @MODELS.register_module()
 class VGGFC(BaseModule):
-    """fc6 and fc7, each with a ReLU and dropout.
+    """fc6 and fc7, each with a ReLU (``relu6``, ``relu7``) and dropout.
 
     Args:
         in_channels: Channels of the backbone's last stage.
@@ -74,7 +80,9 @@ class VGGFC(BaseModule):
         super().__init__(init_cfg=init_cfg, **kwargs)
         same = dict(padding="same", dilation=dilation) if dilation is not None else {}
         self.fc6 = FC(in_channels, channels, kernel_size, **same)
+        self.relu6 = nn.ReLU()
         self.fc7 = FC(channels, channels, 1)
+        self.relu7 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -94,8 +102,8 @@ class VGGFC(BaseModule):
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
                 f"the image's shortest side must be at least {32 * k} pixels (stride 32 x {k})."
             )
-        x = self.dropout(F.relu(self.fc6(x)))
-        return self.dropout(F.relu(self.fc7(x)))
+        x = self.dropout(self.relu6(self.fc6(x)))
+        return self.dropout(self.relu7(self.fc7(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Is :meth:`fc67`."""

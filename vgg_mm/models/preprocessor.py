@@ -35,6 +35,7 @@ class VGGPreprocessor(ClsDataPreprocessor):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self._non_blocking = True  # a batch in pinned memory travels beside the GPU's work
         self.rgb = to_rgb
         self.shift = -torch.tensor(mean, dtype=torch.float64)  # no buffer: half() would round it
         self.divides = set(std) != {1}

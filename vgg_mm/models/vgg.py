@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from vgg_mm.errors import UserError, suggest
@@ -23,9 +23,10 @@ from vgg_mm.registry import MODELS
 class VGG(BaseModule):
     """The backbone of a net of Table 1: an image in, feature maps out.
 
-    Layers carry Caffe's names: ``conv1_1`` ... ``conv5_4``, ``norm1_1`` (net A-LRN's normalisation)
-    and, with a ``norm_cfg``, ``bn1_1`` ... between each conv and its ReLU. Nothing is built past
-    the deepest output that ``out_indices`` asks for.
+    Layers carry Caffe's names: ``conv1_1`` ... ``conv5_4``, ``relu1_1`` ..., ``pool1`` ...,
+    ``norm1_1`` (net A-LRN's normalisation) and, with a ``norm_cfg``, ``bn1_1`` ... between each
+    conv and its ReLU. Each is a module, so a hook on it sees its own input and output. Nothing is
+    built past the deepest output that ``out_indices`` asks for.
 
     Args:
         arch: The paper's name of the net: A, A-LRN, B, C, D (VGG-16) or E (VGG-19).
@@ -102,7 +103,7 @@ class VGG(BaseModule):
         self.stages = _up_to_deepest(stages(arch, width), self.out_indices, arch)
 
         channels = 3
-        for stage, dilation in zip(self.stages, dilations, strict=False):
+        for i, (stage, dilation) in enumerate(zip(self.stages, dilations, strict=False)):
             for layer in stage:
                 if layer.kernel:
                     padding = dilation * (layer.kernel // 2)
@@ -113,10 +114,15 @@ class VGG(BaseModule):
                     channels = layer.channels
                     if norm_cfg:
                         self.add_module(layer.bn, build_norm_layer(norm_cfg, channels)[1])
+                    self.add_module(layer.relu, nn.ReLU())
                 else:
                     # torch divides alpha by the window's size; the paper's 1e-4 is on the sum.
                     lrn = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
                     self.add_module(layer.name, lrn)
+            if self._pooled(i):
+                same = pool_strides[i] == 1
+                pool = nn.MaxPool2d(3, 1, 1) if same else nn.MaxPool2d(2, 2, ceil_mode=ceil_mode)
+                self.add_module(f"pool{i + 1}", pool)
         self.with_norm = bool(norm_cfg)
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -129,6 +135,12 @@ class VGG(BaseModule):
         Stage i gives (N, channels, H / 2^(i+1), W / 2^(i+1)), fractions dropped, unless
         ``pool_strides`` or ``ceil_mode`` say otherwise.
         """
+        if not self.ceil_mode and not _is_traced(x) and min(x.shape[2:]) < self.stride:
+            h, w = x.shape[2:]
+            raise UserError(
+                f"an image of {h}x{w} leaves the pools nothing: its shortest side must be at least "
+                f"{self.stride} pixels, or the backbone's ceil_mode=True."
+            )
         outputs: dict[int | str, Tensor] = {}
         for i in range(len(self.stages)):
             if self.with_cp and torch.is_grad_enabled():
@@ -141,22 +153,29 @@ class VGG(BaseModule):
     def _stage(self, i: int, x: Tensor) -> tuple[Tensor, dict[int | str, Tensor]]:
         taps: dict[int | str, Tensor] = {}
         last = self.stages[i][-1]
-        pooled = self._pooled(i)
+        pool = self.get_submodule(f"pool{i + 1}") if self._pooled(i) else None
         # A ReLU commutes with a pool, after which it costs a quarter.
-        relu_last = pooled and last.kernel and last.name not in self.out_indices
+        relu_last = (
+            pool
+            and last.kernel
+            and last.name not in self.out_indices
+            and not _is_traced(x)
+            and _unseen(self.get_submodule(last.relu), nn.ReLU)
+            and _unseen(pool, nn.MaxPool2d)
+        )
         for layer in self.stages[i]:
             x = self.get_submodule(layer.name)(x)
             if layer.kernel:
                 if self.with_norm:
                     x = self.get_submodule(layer.bn)(x)
                 if not (relu_last and layer is last):
-                    x = F.relu(x, inplace=True)
+                    x = self.get_submodule(layer.relu)(x)
             if layer.name in self.out_indices:
                 taps[layer.name] = x
-        if pooled:
-            x = self._pool(i, x)
+        if pool:
+            x = pool(x)
         if relu_last:
-            x = F.relu(x, inplace=True)
+            x = self.get_submodule(last.relu)(x)
         if i in self.out_indices:
             taps[i] = x
         return x, taps
@@ -168,11 +187,6 @@ class VGG(BaseModule):
 
     def _pooled(self, i: int) -> bool:
         return i in self.out_indices or i + 1 < len(self.stages)
-
-    def _pool(self, i: int, x: Tensor) -> Tensor:
-        if self.pool_strides[i] == 1:
-            return F.max_pool2d(x, 3, stride=1, padding=1)
-        return F.max_pool2d(x, 2, stride=2, ceil_mode=self.ceil_mode)
 
     def train(self, mode: bool = True) -> VGG:
         """Sets the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval."""
@@ -187,6 +201,22 @@ class VGG(BaseModule):
         frozen = sum(self.stages[: max(self.frozen_stages, 0)], [])
         names = {name for layer in frozen for name in (layer.name, layer.bn)}
         return [module for name, module in self.named_children() if name in names]
+
+
+def _is_traced(x: Tensor) -> bool:
+    return isinstance(x, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def _unseen(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether ``layer`` is as it was built, and nobody looks at what it takes or gives."""
+    return type(layer) is kind and not (
+        "forward" in vars(layer)
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or _has_any_global_hook()
+    )
 
 
 def _up_to_deepest(

@@ -46,6 +46,7 @@ class FeatureExtractor(TestTime):
         self.stack = stack
         super().__init__(module, flip=flip, max_batch=1)
         if layer in FCS:
+            layer = {"fc6": "relu6", "fc7": "relu7"}.get(layer, layer)
             getattr(self.module.head, layer).register_forward_hook(self._keep)
         else:
             self.module.backbone.out_indices = (layer,)
@@ -63,7 +64,7 @@ class FeatureExtractor(TestTime):
             )
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:
-        self.maps = maps if self.layer == "fc8" else F.relu(maps)
+        self.maps = maps
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
@@ -104,7 +105,8 @@ class Features(Stored):
         features: (N, D), of L2 norm 1 each.
     """
 
-    made_by = "tools/extract_features.py"
+    made_by = "tools/analysis/extract_features.py"
+    holds = "features"
 
     features: np.ndarray
 
@@ -123,4 +125,3 @@ class SaveFeatures(SaveScores):
 
     default_prefix = "features"
     stored = Features
-    field = "features"

@@ -56,7 +56,8 @@ class Predictor:
 
         Raises:
             CorruptImageError: If the picture cannot be decoded.
-            UserError: If there are more or fewer names than classes.
+            UserError: If there are more or fewer names than classes, or the probabilities are no
+                numbers.
             OSError: If the file cannot be read.
         """
         sample = self.pipeline(dict(img_path=str(picture)))
@@ -65,6 +66,11 @@ class Predictor:
             raise UserError(
                 f"the net has {len(posterior)} classes, but the config's data set names "
                 f"{len(self.classes)}, and the checkpoint names none."
+            )
+        if not posterior.isfinite().all():
+            raise UserError(
+                f"{picture}: the net's probabilities are no numbers (NaN): its weights or layers' "
+                "outputs are too large or none."
             )
         return posterior
 

@@ -61,11 +61,13 @@ def _draw_image(
     axes: Axes, name: str, posterior: np.ndarray, label: int, classes: np.ndarray
 ) -> None:
     predicted = posterior.argmax()
-    right = predicted == label
+    says_something = np.isfinite(posterior).all()
+    right = says_something and predicted == label
     color = RIGHT if right else WRONG
-    says = f"\N{CHECK MARK} {classes[label]}" if right else f"\N{BALLOT X} {classes[predicted]}"
+    says = f"{classes[predicted]} {posterior[predicted]:.0%}" if says_something else "no number"
     axes.imshow(read_image(name)[..., ::-1])
-    axes.set_title(f"{says} {posterior[predicted]:.0%}", color=color, fontsize=10)
+    mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
+    axes.set_title(f"{mark} {says}", color=color, fontsize=10)
     axes.set_xlabel("" if right else f"is {classes[label]}", fontsize=10)
     axes.set(xticks=[], yticks=[])
     plt.setp(axes.spines.values(), color=color, linewidth=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
 from vgg_mm.errors import UserError
@@ -57,12 +59,18 @@ class Stored:
     """
 
     made_by: ClassVar[str]  # the tool, for messages
+    holds: ClassVar[str]  # the field of what was computed
 
     labels: np.ndarray
     names: np.ndarray
     classes: np.ndarray
     root: str
     protocols: list[dict] = field(default_factory=list)
+
+    def no_numbers(self) -> np.ndarray:
+        """Whether an image's values hold NaN or an infinity: (N,) bool."""
+        values = getattr(self, self.holds)
+        return ~np.isfinite(values).reshape(len(values), -1).all(1)
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays as ``.npz``, whole or not at all."""
@@ -98,6 +106,7 @@ class Scores(Stored):
     """
 
     made_by = "tools/test.py --out"
+    holds = "posteriors"
 
     posteriors: np.ndarray
 
@@ -134,7 +143,7 @@ class Scores(Stored):
         scores = self.mean()
         own = np.take_along_axis(scores, self.labels[:, None], 1)
         better = (~(scores < own)).sum(1) - 1
-        return better >= k
+        return (better >= k) | ~np.isfinite(scores).all(1)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -202,7 +211,6 @@ class SaveScores(BaseMetric):
 
     default_prefix = "error"
     stored: type[Stored] = Scores
-    field = "posteriors"  # of the samples and of ``stored``
 
     def __init__(
         self, file: str, protocol: dict, parts: str, half: bool = False, every: float = 1
@@ -218,7 +226,7 @@ class SaveScores(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps a batch's posteriors."""
         self.results += [
-            (s["img_path"], np.ravel(s["gt_label"]), s[self.field].float().cpu().numpy())
+            (s["img_path"], np.ravel(s["gt_label"]), s[self.stored.holds].float().cpu().numpy())
             for s in data_samples
         ]
         now = time.monotonic()
@@ -273,6 +281,13 @@ class SaveScores(BaseMetric):
             protocols=[self.protocol],
         )
         stored.save(self.file)
+        if (bad := stored.no_numbers()).any():
+            print_log(
+                f"{bad.sum()} of {size} images have {stored.holds} that are no numbers (NaN or "
+                f"infinite), {stored.names[bad.argmax()]} first: the net's weights may be so too.",
+                "current",
+                logging.WARNING,
+            )
         for part in self.parts.iterdir():
             part.unlink()
         self.parts.rmdir()

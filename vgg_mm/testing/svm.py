@@ -34,9 +34,16 @@ def load(paths: Sequence[str | os.PathLike]) -> Features:
     """Reads the features of a data set; those of several nets or layers are stacked (late fusion).
 
     Raises:
-        UserError: If a file is missing or none of ours, or they are of different data.
+        UserError: If a file is missing or none of ours, holds what is no number, or they are of
+            different data.
     """
     first, *others = files = [(path, Features.load(path)) for path in paths]
+    for path, features in files:
+        if (bad := features.no_numbers()).any():
+            raise UserError(
+                f"{path}: the features of {bad.sum()} images are no numbers (NaN or infinite), "
+                f"{features.names[bad.argmax()]} first: extract them with another checkpoint."
+            )
     for other in others:
         check_same_data(*first, *other)
     stacked = np.concatenate([f.features for _, f in files], axis=1, dtype=np.float32)

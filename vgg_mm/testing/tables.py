@@ -14,14 +14,17 @@ import numpy as np
 
 from vgg_mm.errors import UserError
 from vgg_mm.paper import (
+    ROWS,
     TABLE_3,
     TABLE_4,
     TABLE_5,
     TABLE_6,
     TABLE_7,
     TABLE_7_VGG,
+    TRAININGS,
     FusionRow,
     Row,
+    Training,
     config_name,
     scaled,
     scores_command,
@@ -30,9 +33,6 @@ from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.fusion import check_same_data, fuse, normalised
 from vgg_mm.testing.scores import Scores
 
-Training = tuple[str, int | tuple[int, int]]  # a net and its S
-ROWS = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
-TRAININGS = {(row.arch, row.S) for row in TABLE_3}
 METHODS = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}
 NONE = "-"
 

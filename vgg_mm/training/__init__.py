@@ -1,6 +1,6 @@
 """Sec. 3.1: the training run."""
 
-from .checkpoints import CheckpointHook
+from .checkpoints import CheckpointHook, PlainCheckpointHook
 from .distributed import DDP
 from .hooks import ClassesHook, CorruptImagesHook, ReseedHook, SpeedHook
 from .loop import TrainLoop
@@ -13,6 +13,7 @@ __all__ = [
     "ClassesHook",
     "CorruptImagesHook",
     "InitFromA",
+    "PlainCheckpointHook",
     "PlateauLR",
     "ReseedHook",
     "SpeedHook",

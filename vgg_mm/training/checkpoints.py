@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import signal
 import time
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, barrier, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -21,6 +23,8 @@ from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import HOOKS
+from vgg_mm.training.distributed import together
+from vgg_mm.training.faults import Faults, fault_of_state
 from vgg_mm.writing import replacing
 
 
@@ -117,14 +121,40 @@ def _history(saved: dict) -> HistoryBuffer:
 
 
 @HOOKS.register_module()
-class CheckpointHook(Hook):
+class PlainCheckpointHook(Hook):
+    """Makes any hook's checkpoints hold tensors and builtins alone, for configs of other toolboxes.
+
+    Torch loads such a file with ``weights_only=True``; mmengine's own hold objects, which torch >=
+    2.6 refuses unless told otherwise (mmengine#1655), as their inferencers find.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turns everything but weights and optimiser state into tensors and builtins."""
+        for key in checkpoint.keys() - {"state_dict", "optimizer"}:
+            checkpoint[key] = _plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restores the log's history."""
+        scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
+        for name, saved in scalars.items():
+            scalars[name] = _history(saved) if isinstance(saved, dict) else saved
+
+
+@HOOKS.register_module()
+class CheckpointHook(PlainCheckpointHook):
     """Saves the run so that it can go on as if nothing had happened, and checks what is loaded.
 
     ``epoch_N.pth`` is saved when epoch N's validation is over and the schedule has heard of it,
     ``iter_N.pth`` in the middle of an epoch. ``last_checkpoint`` names the newest, ``best.pth`` is
-    the one with the best validation. All are written aside and renamed. They hold tensors and
-    builtins alone, which torch loads with ``weights_only=True``; mmengine's own hold objects, which
-    torch >= 2.6 refuses (mmengine#1655).
+    the one with the best validation. All are written aside and renamed.
+
+    The first loss or gradient norm that is no number ends the run, as do such weights before they
+    are validated or saved (:mod:`vgg_mm.training.faults`). On a signal that the loop has noted
+    (:class:`vgg_mm.TrainLoop`), the run is saved and ends with status 128 + the signal. Of several
+    processes, all do so after the same step. Accumulated gradients are in no checkpoint, so that
+    one is saved when they have made their step.
 
     A checkpoint of another net or class count is an error in testing and in resuming; in starting a
     training from it (``load_from``), layers that do not fit start new, and the log names them.
@@ -134,10 +164,9 @@ class CheckpointHook(Hook):
         minutes: Minutes after which to save in the middle of an epoch; None: never.
         iters: Steps after which to save in the middle of an epoch; None: never.
         keep: How many of the newest to keep, besides the best.
-        save_best: The validation metric of the best, the greater the better.
+        save_best: The validation metric of the best, the greater the better; ``"auto"`` is the
+            first that the validation gives.
     """
-
-    priority = "VERY_LOW"
 
     def __init__(
         self,
@@ -154,6 +183,8 @@ class CheckpointHook(Hook):
         self.save_best = save_best
         self.saved: tuple[int, int] | None = None  # the epoch and step of the newest checkpoint
         self.is_best = False
+        self.due = False
+        self.faults = Faults()
 
     def before_train(self, runner: Runner) -> None:
         """Logs what the run starts from, and refuses to write over another run.
@@ -163,7 +194,10 @@ class CheckpointHook(Hook):
         """
         self.saved_at = time.monotonic()
         if runner._resume:
-            self.saved = (runner.epoch, runner.iter)
+            if not runner.message_hub.get_info("validates", False):
+                self.saved = (runner.epoch, runner.iter)
+            if is_main_process():  # an older one than the last takes its place
+                self._point_to(runner, os.path.abspath(runner._load_from))
             runner.logger.info(f"Goes on after step {runner.iter} of {runner._load_from}")
         else:
             taken = Path(runner.work_dir, "last_checkpoint")
@@ -181,21 +215,65 @@ class CheckpointHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        """Saves in the middle of an epoch when it is time to."""
+        """Saves in the middle of an epoch when it is time to, or the run is told to stop.
+
+        Raises:
+            UserError: If the loss is no number.
+            SystemExit: If the run was told to stop.
+        """
+        steps = runner.iter + 1
+        fault = self.faults.of_step(runner)
         late = self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if late or (self.iters and (runner.iter + 1) % self.iters == 0):
-            self._save(runner, f"iter_{runner.iter + 1}.pth", runner.iter + 1)
+        self.due |= bool(late or (self.iters and steps % self.iters == 0))
+        faulty, due, stop = together(bool(fault), self.due, _stop(runner))
+        if faulty:
+            self._end(runner, fault, steps)
+        if (due or stop) and runner.optim_wrapper.should_update():
+            self._save(runner, f"iter_{steps}.pth", steps)
+            if stop:
+                self._leave(runner, stop)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Ends the run before a validation of weights that are no numbers."""
+        self._check_state(runner, runner.iter)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Counts the batches after which all processes can stop: some have one more."""
+        self.batches = -together(-len(runner.val_dataloader))[0]
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        """Saves if the run is told to stop; it then goes on with this validation, from its start.
+
+        Raises:
+            SystemExit: If the run was told to stop.
+        """
+        if batch_idx < self.batches and (stop := together(_stop(runner))[0]):
+            self.save(runner)
+            self._leave(runner, stop)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Notes whether this validation is the best."""
-        if self.save_best not in (metrics or {}):
+        """Notes whether this validation is the best; of equals it is the first.
+
+        Raises:
+            UserError: If the metric is missing or no number.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        metrics = metrics or {}
+        if self.save_best == "auto":
+            self.save_best = next(iter(metrics), "auto")
+        if self.save_best not in metrics:
             raise UserError(
                 f"CheckpointHook: the validation gives no '{self.save_best}', only "
-                f"{', '.join(metrics or {})}: set default_hooks.checkpoint.save_best."
+                f"{', '.join(metrics)}: set default_hooks.checkpoint.save_best."
             )
         score = float(metrics[self.save_best])
+        if not math.isfinite(score):
+            self._end(runner, f"the validation's {self.save_best} is {score}", runner.iter)
         hub = runner.message_hub
-        if score >= hub.get_info("best_score", -np.inf):  # of equals the later
+        if score > hub.get_info("best_score", -math.inf):
             self.is_best = True
             hub.update_info("best_score", score)
             hub.update_info("best_epoch", runner.epoch)
@@ -207,14 +285,25 @@ class CheckpointHook(Hook):
             self._save_epoch(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Saves the last epoch."""
+        """Saves the last epoch.
+
+        Raises:
+            SystemExit: If the run was told to stop.
+        """
         self._save_epoch(runner)
+        if stop := together(_stop(runner))[0]:
+            self._leave(runner, stop)
+
+    def save(self, runner: Runner) -> None:
+        """Saves where the run is, between two steps."""
+        self._save(runner, f"iter_{runner.iter}.pth", runner.iter)
 
     def _save_epoch(self, runner: Runner) -> None:
         if self.saved != (runner.epoch, runner.iter):
             self._save(runner, f"epoch_{runner.epoch}.pth", runner.iter)
 
     def _save(self, runner: Runner, name: str, steps: int) -> None:
+        self._check_state(runner, steps)
         hub = runner.message_hub
         # Twice as many names as files: what a kill kept from being deleted is deleted next time.
         names = [*hub.get_info("checkpoints", []), name][-2 * self.keep :]
@@ -232,18 +321,43 @@ class CheckpointHook(Hook):
         )
         if is_main_process():
             folder = Path(runner.work_dir)
-            AtomicBackend().put_text(str(folder / name), folder / "last_checkpoint")
+            self._point_to(runner, str(folder / name))
             if self.is_best:
                 _put_link(folder / name, folder / "best.pth")
             for old in names[: -self.keep]:
                 (folder / old).unlink(missing_ok=True)
         self.saved, self.saved_at = (runner.epoch, steps), time.monotonic()
-        self.is_best = False
+        self.is_best = self.due = False
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turns everything but weights and optimiser state into tensors and builtins."""
-        for key in checkpoint.keys() - {"state_dict", "optimizer"}:
-            checkpoint[key] = _plain(checkpoint[key])
+    def _point_to(self, runner: Runner, checkpoint: str) -> None:
+        AtomicBackend().put_text(checkpoint, Path(runner.work_dir, "last_checkpoint"))
+
+    def _leave(self, runner: Runner, stop: int) -> None:
+        barrier()  # the main process may still be writing
+        runner.logger.info(
+            f"{signal.Signals(stop).name}: saved after step {self.saved[1]} in {runner.work_dir}; "
+            "go on with --resume."
+        )
+        raise SystemExit(128 + stop)
+
+    def _check_state(self, runner: Runner, steps: int) -> None:
+        fault = fault_of_state(runner)
+        if together(bool(fault))[0]:
+            self._end(runner, fault, steps)
+
+    def _end(self, runner: Runner, fault: str, steps: int) -> None:
+        found = [(i, text) for i, text in enumerate(all_gather_object(fault)) if text]
+        where = f" in process {found[0][0]}" if len(found) < get_world_size() else ""
+        last = Path(runner.work_dir, "last_checkpoint")
+        saved = f"is {last.read_text().strip()}" if last.exists() else "was still to come"
+        rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
+        raise UserError(
+            f"{found[0][1]}{where} at step {steps}, in epoch "
+            f"{math.ceil(steps / len(runner.train_dataloader))}, with the rate {rate:g}: the "
+            f"training ends. Its last whole checkpoint {saved}. Go on from there with clipped "
+            "gradients (--resume --cfg-options optim_wrapper.clip_grad.max_norm=10), or begin anew "
+            "at a lower rate (optim_wrapper.optimizer.lr)."
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the log's history and compares the weights with the model's.
@@ -252,10 +366,7 @@ class CheckpointHook(Hook):
             UserError: If they differ, in testing or resuming; or if a run would go on with another
                 number of batches an epoch.
         """
-        if "message_hub" in checkpoint:
-            scalars = checkpoint["message_hub"]["log_scalars"]
-            for name, saved in scalars.items():
-                scalars[name] = _history(saved) if isinstance(saved, dict) else saved
+        super().after_load_checkpoint(runner, checkpoint)
         training = isinstance(runner._train_loop, BaseLoop)
         _compare(runner, checkpoint.get("state_dict", checkpoint), training and not runner._resume)
         if training and runner._resume:
@@ -267,6 +378,11 @@ class CheckpointHook(Hook):
                     "resume with the data and the batch size (over all processes) that it was "
                     "saved with, or begin a new run with --start-from."
                 )
+
+
+def _stop(runner: Runner) -> int:
+    """The signal that told the run to stop, or 0."""
+    return getattr(getattr(runner._train_loop, "stop", None), "number", 0)
 
 
 def _put_link(source: Path, target: Path) -> None:

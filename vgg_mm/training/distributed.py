@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
@@ -10,6 +12,15 @@ from vgg_mm.errors import UserError
 from vgg_mm.registry import MODEL_WRAPPERS
 
 COMPRESSORS = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+
+
+def together(*values: int) -> list[int]:
+    """The largest of all processes', for each value: what they decide upon as one."""
+    if get_world_size() == 1:
+        return list(values)
+    largest = torch.tensor(values, dtype=torch.int64)
+    all_reduce(largest, "max")
+    return largest.tolist()
 
 
 @MODEL_WRAPPERS.register_module()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import LOOPS
+from vgg_mm.signals import Noted, handled, outlive
 from vgg_mm.upstream import shorten_history
 
 
@@ -18,6 +20,10 @@ class TrainLoop(EpochBasedTrainLoop):
     ``epoch`` whole epochs belongs to the epoch under way. A resumed run takes the sampler on by so
     many batches and reads no picture of theirs; an epoch that lacks only its validation gets it.
 
+    SIGTERM and SIGUSR1 are noted in ``stop``, for :class:`vgg_mm.CheckpointHook` to save and end
+    the run where it can go on. Where gradients are accumulated (``accumulative_counts``), the last
+    batches of an epoch make a step of their own, so that nothing is left over at its end.
+
     The run stops at ``max_epochs``, or when a scheduler says that it has ``ended``
     (:class:`vgg_mm.PlateauLR`).
 
@@ -27,14 +33,34 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains to the end."""
-        self.runner.call_hook("before_train")
-        while self.epoch < self.max_epochs and not self._ended():
-            self.run_epoch()
-            self._decide_current_val_interval()
-            if self._validates():
-                self.runner.val_loop.run()
-        self.runner.call_hook("after_train")
+        self._compile()
+        self.stop = Noted()
+        with handled(self.stop):
+            for loop in filter(None, (self, self.runner.val_loop)):
+                outlive(loop.dataloader)
+            self.runner.call_hook("before_train")
+            self._validate()  # what a run lacks that was stopped in a validation
+            while self.epoch < self.max_epochs and not self._ended():
+                self.run_epoch()
+                self._decide_current_val_interval()
+                self.runner.message_hub.update_info("validates", self._validates())
+                self._validate()
+            self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _compile(self) -> None:
+        """Compiles the net's parts where mmengine would compile the whole step (``compile=True``).
+
+        A step counts itself and holds the rate, which would be compiled anew at each.
+        """
+        model = self.runner.model
+        if vars(model).pop("train_step", None) is None:
+            return
+        options = self.runner.cfg.compile
+        net = model.module if is_model_wrapper(model) else model
+        for name, part in net.named_children():
+            if name != "data_preprocessor":
+                part.compile(**(options if isinstance(options, dict) else {}))
 
     def run_epoch(self) -> None:
         """Trains the batches that the epoch under way still lacks."""
@@ -43,11 +69,24 @@ class TrainLoop(EpochBasedTrainLoop):
         done = self.iter - self.epoch * len(self.dataloader)
         if done:
             self._skip(done)
+        self._count(done)
         for i, batch in enumerate(self.dataloader, done):
             self.run_iter(i, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         shorten_history(self.runner.message_hub)
+
+    def _count(self, done: int) -> None:
+        """Lets the optimiser's wrapper count an epoch's batches; mmengine counts the run's."""
+        wrapper = self.runner.optim_wrapper
+        wrapper._inner_count, wrapper._max_counts = done, len(self.dataloader)
+        wrapper._remainder_counts = len(self.dataloader) % wrapper._accumulative_counts
+
+    def _validate(self) -> None:
+        hub = self.runner.message_hub
+        if hub.get_info("validates", False):
+            self.runner.val_loop.run()
+            hub.update_info("validates", False)
 
     def _skip(self, batches: int) -> None:
         sampler = self.dataloader.sampler

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, ReduceOnPlateauLR
 from torch.optim import Optimizer
@@ -61,7 +63,7 @@ class PlateauLR(ReduceOnPlateauLR):
         """Counts a validation; a call without metrics, at an epoch's end, changes nothing.
 
         Raises:
-            UserError: If the validation did not give the metric.
+            UserError: If the validation did not give the metric, or one that is no number.
         """
         if metrics is None:
             return
@@ -71,6 +73,12 @@ class PlateauLR(ReduceOnPlateauLR):
                 "set param_scheduler.monitor to one of these."
             )
         value = float(metrics[self.monitor])
+        if not math.isfinite(value):
+            raise UserError(
+                f"PlateauLR: the validation's {self.monitor} is {value}: the training ends, and "
+                "nothing is saved of it. Its last checkpoint is whole; begin anew at a lower rate "
+                "(optim_wrapper.optimizer.lr), or look at the data."
+            )
         if self._is_better(value, self.best):
             self.best, self.num_bad_epochs = value, 0
             return

@@ -1,0 +1,1 @@
+"""The commands, in folders with what only they need."""

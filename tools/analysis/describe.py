@@ -1,0 +1,48 @@
+"""Describes a config's net layer by layer; without a config, explains the paper's nets.
+
+python tools/analysis/describe.py
+python tools/analysis/describe.py configs/demo.py
+python tools/analysis/describe.py configs/vgg16_d_jitter.py --size 384 512
+"""
+
+import sys
+from pathlib import Path
+
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    from vgg_mm.arguments import parser
+
+    args = parser(__doc__, nargs="?", help="a config; default: the paper's six nets")
+    args.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="the image's height and width, or one number for both; default: the training crop's",
+    )
+    args = args.parse_args()
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package tools is
+    from tools.analysis.lesson import lesson
+    from vgg_mm.launch import load_config
+    from vgg_mm.models.describe import build, crop_side, describe, layer_table
+
+    if args.config is None:
+        print(lesson())
+        return
+    cfg = load_config(args)
+    if "model" not in cfg:
+        raise UserError(f"{args.config} has no model to describe.")
+    model = build(cfg.model)
+    size = args.size or [crop_side(model)]
+    if len(size) > 2:
+        raise UserError(f"--size takes a height and a width, not {len(size)} numbers.")
+    table = layer_table(describe(model, size[0], size[-1]))
+    print(f"{args.config}, an image of {size[0]}x{size[-1]}\n\n{table}")
+
+
+if __name__ == "__main__":
+    run(main)

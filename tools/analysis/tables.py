@@ -1,0 +1,57 @@
+"""Prints the paper's Tables 3-7 with the figures of stored scores beside its own.
+
+python tools/analysis/tables.py
+python tools/analysis/tables.py scores
+python tools/analysis/tables.py scores/vgg16_d_jitter.npz --markdown tables.md
+
+The scores are what `tools/test.py --out` writes. What they lack is marked '-', with the command
+that makes it. One file with both views and several scales serves several rows, and Table 6 is fused
+from the files of its models.
+"""
+
+import argparse
+from pathlib import Path
+
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "scores",
+        nargs="*",
+        type=Path,
+        metavar="SCORES",
+        help="files of scores, and folders of them; default: none, which prints all commands",
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="where to write Markdown")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="where to write CSV")
+    args = parser.parse_args()
+
+    from vgg_mm.testing.tables import (
+        StoredScores,
+        as_csv,
+        as_markdown,
+        as_text,
+        describe_data,
+        make_tables,
+        scores_files,
+    )
+
+    stored = StoredScores(scores_files(args.scores))
+    data, tables = describe_data(stored), make_tables(stored)
+    print(as_text(tables, data), end="")
+    for file, text in ((args.markdown, as_markdown(tables, data)), (args.csv, as_csv(tables))):
+        if file:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+            except OSError as error:
+                raise UserError(f"cannot write {file}: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    run(main)

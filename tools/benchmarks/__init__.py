@@ -1,0 +1,45 @@
+"""What ``benchmark.py`` measures: ratios of interleaved runs, never single times.
+
+Each module has a ``main(argv)``, the command line of one benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all benchmarks share."""
+    args = argparse.ArgumentParser(
+        prog=f"benchmark.py {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    args.add_argument("--rounds", type=int, default=5, help="interleaved runs of each")
+    args.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return args
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median seconds of each run, called in turns after a first call that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def write(figures: dict[str, float], file: Path | None) -> None:
+    """Prints the figures, and writes them as JSON."""
+    for name, value in figures.items():
+        print(f"{name}: {value:.3g}")
+    if file:
+        file.write_text(json.dumps(figures, indent=1) + "\n")

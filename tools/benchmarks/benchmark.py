@@ -1,0 +1,31 @@
+"""Measures this project against what else there is, and prints ratios.
+
+python tools/benchmarks/benchmark.py testing [--json FILE]
+python tools/benchmarks/benchmark.py training [--json FILE]
+python tools/benchmarks/benchmark.py input [--data FOLDER] [--json FILE]
+
+Each tells its own arguments with --help.
+"""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from vgg_mm.errors import run
+
+
+def main() -> None:
+    """Runs the tool."""
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument("name", choices=["testing", "training", "input"])
+    args.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own")
+    args = args.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package tools is
+    import_module(f"tools.benchmarks.{args.name}").main(args.arguments)
+
+
+if __name__ == "__main__":
+    run(main)

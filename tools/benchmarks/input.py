@@ -1,0 +1,272 @@
+"""How fast crops of JPEGs become float batches, beside mmpretrain and torchvision (Sec. 3.1)."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset, DefaultSampler, default_collate, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.transforms import v2
+
+from tools.benchmarks import interleaved, parser, write
+from vgg_mm import paper
+from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
+from vgg_mm.data.files import find_pictures
+from vgg_mm.data.tiling import TILED, check_jpegtran, tile
+from vgg_mm.errors import UserError
+from vgg_mm.mim import get_config
+
+S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
+MEAN = list(paper.MEAN_RGB)
+PCA = dict(eigval=list(paper.IMAGENET_EIGVAL), eigvec=[list(row) for row in paper.IMAGENET_EIGVEC])
+
+STOCK = [
+    dict(type="LoadImageFromFile"),
+    dict(type="RandomResize", scale=[(10**6, S[0]), (10**6, S[1])], keep_ratio=True),
+    dict(type="RandomCrop", crop_size=SIZE),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="Lighting", alphastd=0.1, **PCA),
+    dict(type="PackInputs"),
+]
+OURS = [
+    dict(type="vgg_mm.LoadScaledCrop", S=S, size=SIZE),
+    dict(type="vgg_mm.DrawLighting", **PCA),
+]
+
+
+class Pictures(BaseDataset):
+    """Picture files as a data set of the toolbox's.
+
+    Args:
+        paths: The files' names.
+        pipeline: The transforms' configs.
+    """
+
+    def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]) -> None:
+        self.paths = paths
+        super().__init__(pipeline=pipeline)
+
+    def load_data_list(self) -> list[dict]:
+        """A dict for each file."""
+        return [dict(img_path=path, gt_label=0) for path in self.paths]
+
+
+def generate(folder: Path, number: int = 200) -> list[str]:
+    """Writes JPEGs of 500 x 375 pixels, 4:2:0 and about 100 KB, detailed at every scale."""
+    rng, paths = np.random.default_rng(0), []
+    for i in range(number):
+        image = np.full((375, 500, 3), 128, np.float32)
+        for cells in (4, 8, 16, 32, 64, 125, 250, 500):
+            octave = rng.normal(0, 75 / cells**0.5, (cells * 3 // 4, cells, 3)).astype(np.float32)
+            image += cv2.resize(octave, (500, 375), interpolation=cv2.INTER_CUBIC)
+        paths.append(str(folder / f"{i}.jpg"))
+        cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 96])
+    return paths
+
+
+def stock(
+    paths: Sequence[str], workers: int = 0, collate: Callable = pseudo_collate
+) -> Callable[[], None]:
+    """What makes float batches of all pictures as mmpretrain does.
+
+    mmpretrain's VGG configs name no ``collate_fn``; a runner then takes mmengine's
+    ``pseudo_collate``, which sends images one by one. Others name ``default_collate``, which
+    stacks them in the worker.
+    """
+    dataset = Pictures(paths, STOCK)
+    preprocessor = dict(
+        type="mmpretrain.ClsDataPreprocessor", mean=MEAN, std=[1, 1, 1], to_rgb=True
+    )
+    sampler = DefaultSampler(dataset, seed=0)
+    return _float_batches(dataset, sampler, collate, preprocessor, workers)
+
+
+def ours(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
+    """The same as our configs do."""
+    dataset = SeededDataset(Pictures(paths, OURS))
+    preprocessor = dict(type="vgg_mm.VGGPreprocessor", mean=MEAN, to_rgb=True)
+    sampler = EpochSampler(dataset, seed=0)
+    return _float_batches(dataset, sampler, collate_crops, preprocessor, workers)
+
+
+def _float_batches(
+    dataset: Dataset, sampler: Sampler, collate: Callable, preprocessor: dict, workers: int
+) -> Callable[[], None]:
+    preprocess = MODELS.build(preprocessor)
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+    )
+
+    def run() -> None:
+        for batch in loader:
+            preprocess(batch, training=True)
+
+    return run
+
+
+def in_torchvision(paths: Sequence[str]) -> Callable[[], Tensor]:
+    """The same with torchvision's transforms of tensors, without lighting, which it lacks."""
+    crop_and_flip = v2.Compose([v2.RandomCrop(SIZE), v2.RandomHorizontalFlip()])
+    offset = torch.tensor(MEAN)[:, None, None]
+
+    def load(path: str) -> Tensor:
+        image = decode_image(read_file(path), ImageReadMode.RGB)
+        scale = int(torch.randint(S[0], S[1] + 1, ()))
+        return crop_and_flip(v2.functional.resize(image, [scale], antialias=True))
+
+    def run() -> None:
+        for start in range(0, len(paths), BATCH):
+            torch.stack([load(path) for path in paths[start : start + BATCH]]).float().sub_(offset)
+
+    return run
+
+
+def _tile(paths: Sequence[str], folder: str) -> tuple[list[str], float]:
+    """Tiles the files into ``folder``: their names there, and their bytes over the sources'."""
+    before = after = fast = 0
+    tiled = []
+    for i, path in enumerate(paths):
+        original = Path(path).read_bytes()
+        result, what = tile(original)
+        before += len(original)
+        after += len(result)
+        fast += what == TILED
+        tiled.append(f"{folder}/{i}_tiled{Path(path).suffix}")
+        Path(tiled[-1]).write_bytes(result)
+    print(f"{before / len(paths) / 1000:.0f} KB on average; {fast} of {len(paths)} tiled")
+    return tiled, after / before
+
+
+def speed(data: Path | None, rounds: int) -> dict[str, float]:
+    """Measures, prints a table in images/s, and returns the ratios.
+
+    Raises:
+        UserError: If there is no JPEG that can be tiled, or ``jpegtran`` is missing.
+    """
+    check_jpegtran()
+    with tempfile.TemporaryDirectory() as folder:
+        if data:
+            found = find_pictures(data)
+            paths = [found[i * len(found) // 200] for i in range(200)][: len(found)]
+            print(f"{len(paths)} pictures of {data}")
+        else:
+            paths = generate(Path(folder))
+            print("200 generated JPEGs of 500x375; --data FOLDER measures pictures of yours")
+        tiled, tiled_bytes = _tile(paths, folder)
+        loading = SeededDataset(Pictures(tiled, OURS[:1]))
+        keys = list(EpochSampler(loading, seed=0))
+        passes = 4  # over the pictures: workers start and end with empty queues
+        runs = {
+            "mmpretrain": stock(paths),
+            "torchvision v2": in_torchvision(paths),
+            "ours": ours(paths),
+            "ours, tiled": ours(tiled),
+            "full decode alone": lambda: [decode(Path(p).read_bytes(), p) for p in paths],
+            "ours, tiled, loading alone": lambda: loading.__getitems__(keys),
+        }
+        by_workers = f", {WORKERS} workers"
+        many, many_tiled = paths * passes, tiled * passes
+        loaders = {
+            "mmpretrain": stock(many, WORKERS),
+            "mmpretrain, default_collate": stock(many, WORKERS, default_collate),
+            "ours": ours(many, WORKERS),
+            "ours, tiled": ours(many_tiled, WORKERS),
+        }
+        runs |= {name + by_workers: run for name, run in loaders.items()}
+        seconds = interleaved(runs, rounds)
+    print("\nimages/s of float batches, medians of interleaved rounds, one thread a process:")
+    for name, value in seconds.items():
+        images = len(paths) * (passes if name.endswith(by_workers) else 1)
+        print(f"{images / value:8.0f}  {name}")
+    share = seconds["ours, tiled, loading alone"] / seconds["ours, tiled"]
+    print(
+        f"\nReading, decoding and resizing take {share:.0%} of a tiled image's time; the floats of"
+        " a batch are written on the device in a training on a GPU, here on the same core."
+    )
+
+    def ratio(theirs: str, own: str, how: str = "") -> float:
+        return seconds[theirs + how] / seconds[own + how]
+
+    stacked = "mmpretrain, default_collate"
+    return {
+        "untouched_vs_mmpretrain": ratio("mmpretrain", "ours"),
+        "tiled_vs_mmpretrain": ratio("mmpretrain", "ours, tiled"),
+        "untouched_vs_torchvision": ratio("torchvision v2", "ours"),
+        "tiled_vs_torchvision": ratio("torchvision v2", "ours, tiled"),
+        "loader_untouched_vs_mmpretrain": ratio("mmpretrain", "ours", by_workers),
+        "loader_vs_mmpretrain": ratio("mmpretrain", "ours, tiled", by_workers),
+        "loader_untouched_vs_default_collate": ratio(stacked, "ours", by_workers),
+        "loader_vs_default_collate": ratio(stacked, "ours, tiled", by_workers),
+        "tiled_bytes": tiled_bytes,
+    }
+
+
+def accuracy(seeds: int) -> dict[str, float]:
+    """Trains the demo with the reference transforms and with the fast ones, and compares.
+
+    Returns:
+        The mean top-1 accuracies (%) and the standard error of their difference.
+    """
+    top1: dict[str, list[float]] = {"reference": [], "fast": []}
+    for seed in range(seeds):
+        for name, results in top1.items():
+            cfg = get_config("demo")
+            cfg.merge_from_dict({"randomness.seed": seed, "launcher": "none"})
+            cfg.work_dir = f"work_dirs/input_{name}_{seed}"
+            dataset = cfg.train_dataloader.dataset.dataset
+            if name == "fast":
+                fast = dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=cfg.crop)
+                dataset.pipeline = [fast, *dataset.pipeline[4:]]
+            runner = Runner.from_cfg(cfg)
+            runner.train()
+            results.append(runner.val_loop.run()["accuracy/top1"])
+            print(f"seed {seed}, {name}: {results[-1]:.2f}% top-1", flush=True)
+    errors = [stdev(results) / math.sqrt(seeds) for results in top1.values()]
+    return {
+        **{f"{name}_top1": mean(results) for name, results in top1.items()},
+        "standard_error": math.hypot(*errors),
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs ``tools/benchmarks/benchmark.py input``.
+
+    Raises:
+        UserError: If the pictures are missing or ``jpegtran`` is.
+    """
+    args = parser("input", __doc__)
+    args.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="your pictures, not generated ones"
+    )
+    args.add_argument(
+        "--accuracy",
+        type=int,
+        metavar="SEEDS",
+        help="train the demo instead, with so many seeds, and compare accuracies",
+    )
+    options = args.parse_args(argv)
+    if options.accuracy is not None and options.accuracy < 2:
+        raise UserError("--accuracy: 2 seeds at least, for a standard error.")
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    init_default_scope("mmpretrain")
+    figures = (
+        accuracy(options.accuracy) if options.accuracy else speed(options.data, options.rounds)
+    )
+    write(figures, options.json)

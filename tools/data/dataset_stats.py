@@ -1,0 +1,52 @@
+"""Measures a training set's colours: the mean to subtract, and PCA lighting's components.
+
+python tools/data/dataset_stats.py data/imagenet/train
+python tools/data/dataset_stats.py my_pictures/train --jobs 8 --limit 10000
+
+Prints config lines: the first is for the model, the second for the training pipeline.
+"""
+
+import argparse
+import os
+import sys
+
+from vgg_mm.arguments import count
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", metavar="DATA", help="a folder; pictures count at any depth")
+    parser.add_argument(
+        "--jobs",
+        type=count,
+        metavar="N",
+        default=os.cpu_count(),
+        help="processes that read pictures; default: one for each core, here %(default)s",
+    )
+    parser.add_argument(
+        "--limit", type=count, metavar="N", help="take N pictures only, evenly spread over all"
+    )
+    args = parser.parse_args()
+    try:
+        from vgg_mm.data.files import find_pictures
+        from vgg_mm.data.stats import dataset_statistics
+
+        pictures = find_pictures(args.data)
+        if args.limit and args.limit < len(pictures):
+            pictures = [pictures[i * len(pictures) // args.limit] for i in range(args.limit)]
+        statistics = dataset_statistics(pictures, args.jobs)
+    except KeyboardInterrupt:
+        raise UserError("stopped. --limit N measures fewer pictures.") from None
+    for line in statistics.corrupt:
+        print("left out:", line, file=sys.stderr)
+    print(f"# {statistics.pictures:,} pictures with {statistics.pixels:,} pixels", end="")
+    print(f"; {len(statistics.corrupt):,} corrupt ones left out" if statistics.corrupt else "")
+    print(statistics.config())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""Puts restart markers into a data set's JPEGs, without loss, so that crops are decoded faster.
+
+python tools/data/tile_jpegs.py data/imagenet/train data/imagenet_tiled/train
+python tools/data/tile_jpegs.py SRC DST --interval 8 --jobs 16
+
+The files stay ordinary JPEGs with the same pixels; each is decoded to check that. DST becomes a
+whole copy of SRC, with what can't be tiled as it is. SRC is only read. Can be stopped at any
+moment: the next run goes on where it was. See docs/input.md.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from vgg_mm.arguments import count
+from vgg_mm.errors import UserError, run
+
+
+def main() -> None:
+    """Runs the tool."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("src", type=Path, metavar="SRC", help="the folder with the pictures")
+    parser.add_argument("dst", type=Path, metavar="DST", help="the folder to make")
+    parser.add_argument(
+        "--interval",
+        type=count,
+        metavar="K",
+        default=2,
+        help="blocks from one marker to the next, 16 pixels wide each in most files; each row's "
+        "nearest divisor is taken; default: %(default)s",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=count,
+        metavar="N",
+        default=os.cpu_count(),
+        help="processes; default: one for each core, here %(default)s",
+    )
+    args = parser.parse_args()
+    try:
+        from vgg_mm.data.tiling import TILED, Total, tile_folder
+
+        totals = tile_folder(args.src, args.dst, args.interval, args.jobs)
+    except KeyboardInterrupt:
+        raise UserError("stopped. Run this again to go on from here.") from None
+    except OSError as error:
+        raise UserError(f"{error}. Mend it, and run this again to go on from here.") from error
+
+    tiled = totals.pop(TILED, Total())
+    rows = [("tiled (the fast path)", tiled)]
+    rows += [(f"copied: {why}", totals[why]) for why in sorted(totals)]
+    files, before, after = (
+        sum(getattr(total, key) for _, total in rows) for key in ("files", "before", "after")
+    )
+    rows.append(("all", Total(files, before, after)))
+    print(f"{'files':>12} {'share':>7} {'MB before':>12} {'MB after':>12}")
+    for name, total in rows:
+        share = total.files / max(files, 1)
+        print(
+            f"{total.files:12,} {share:7.1%} {total.before / 1e6:12,.1f} "
+            f"{total.after / 1e6:12,.1f}  {name}"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

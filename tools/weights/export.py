@@ -1,0 +1,36 @@
+"""Exports a trained net's weights to torchvision, timm, mmpretrain or ONNX.
+
+python tools/weights/export.py configs/vgg16_d_256.py CHECKPOINT vgg16.onnx --to onnx
+python tools/weights/export.py configs/vgg16_d_256.py CHECKPOINT vgg16.safetensors --to timm
+
+An .onnx takes any batch, height and width, and is compared with the net in onnxruntime before it
+is kept. The other formats get conv1_1 for their usual deviation; the mean is printed.
+"""
+
+from vgg_mm.errors import run
+
+
+def main() -> None:
+    """Runs the tool."""
+    from vgg_mm.launch import load_config, parser
+    from vgg_mm.weights.export import LAYOUTS, export
+
+    args = parser(__doc__)
+    args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
+    args.add_argument("destination", metavar="DST", help=".onnx, .safetensors or .pth")
+    args.add_argument("--to", required=True, choices=[*LAYOUTS, "onnx"])
+    args.add_argument(
+        "--features-only", action="store_true", help="the conv layers, without the classifier"
+    )
+    args = args.parse_args()
+    cfg = load_config(args)
+    if args.features_only:
+        cfg.model.head = None
+    given, checked = export(cfg, args.checkpoint, args.destination, args.to)
+    values = ", ".join(f"({', '.join(f'{v:.6g}' for v in vs)})" for vs in (given.mean, given.std))
+    print(f"Wrote {args.destination}: {checked}.")
+    print(f"Its input is {given.order} from 0 to 255, minus a mean and divided by: {values}.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,1 +1,0 @@
-"""The whole paper, trained and tested at a size of your choice: ``tools/reproduce.py``."""
