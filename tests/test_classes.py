@@ -68,18 +68,16 @@ def labels(dataset):
 
 
 @pytest.fixture
-def told():
-    """The warnings of mmengine's logger."""
+def told(monkeypatch):
+    """The warnings of mmengine's loggers."""
     lines = []
 
-    class Keep(logging.Handler):
-        def emit(self, record):
+    def keep(self, record):
+        if record.levelno >= logging.WARNING:
             lines.append(record.getMessage())
 
-    handler, logger = Keep(logging.WARNING), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+    monkeypatch.setattr(MMLogger, "callHandlers", keep)
+    return lines
 
 
 # Names to labels.
@@ -299,7 +297,8 @@ def test_predictions_have_the_names_of_training(tmp_path):
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "val")
     with pytest.raises(UserError, match="does not name its classes. no pictures in .*data/train"):
-        Predictor(cfg, tmp_path / "bare.pth")
+        Predictor(narrow(root, tmp_path), tmp_path / "bare.pth")
+    assert Predictor(cfg, tmp_path / "bare.pth").classes == order  # which wants no pictures
 
 
 # Hidden entries and endings.
@@ -347,7 +346,7 @@ def test_every_picture_that_opencv_writes_is_found_and_decoded(tmp_path, told, c
     assert sorted(dataset.get_data_info(i)["img_path"] for i in range(len(dataset))) == sorted(
         written
     )
-    line = f"{tmp_path}: 3 file(s) left out, no pictures by their endings (.heic 2, .txt 1), such as a/"
+    line = f"{tmp_path}: 3 file(s) left out, no pictures by their endings (.heic 2, .txt 1)"
     assert len(told) == 1 and told[0].startswith(line)
     assert find_pictures(tmp_path) == sorted(written)
     assert capsys.readouterr().err.count(line) == 1
@@ -410,6 +409,42 @@ def test_data_without_class_names_and_other_heads(classes, tmp_path):
     assert Scores.load(tmp_path / "s.npz").classes.tolist() == [*names]
 
 
+@pytest.mark.parametrize("seeded", [True, False])
+def test_multi_label_sets_and_heads(seeded, tmp_path):
+    root = tree(tmp_path / "data", train=CLASSES)
+    images = [
+        dict(img_path=f"train/{name}/{i}.jpg", gt_label=[k, (k + i) % 3])
+        for k, name in enumerate(CLASSES)
+        for i in (1, 2)
+    ]
+    images.append(dict(img_path="train/cat/3.jpg", gt_label=[]))
+    data = dict(type="MultiLabelDataset", data_root=str(root), ann_file="list.json")
+    resize = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=64)]
+    whole = dict(data, pipeline=[*resize, dict(type="PackInputs")])
+    cfg = narrow(root, tmp_path)
+    cfg.model.head = dict(type="MultiLabelLinearClsHead", num_classes=3, in_channels=3)
+    cfg.val_evaluator = dict(type="MultiLabelMetric", topk=1)
+    cfg.default_hooks.checkpoint.save_best = "multi-label/f1-score"
+    cfg.val_dataloader.dataset = cfg.test_dataloader.dataset = whole
+    if seeded:
+        cfg.train_dataloader.dataset.dataset = dict(data, pipeline=resize)
+    else:
+        cfg.train_dataloader.dataset = whole
+        cfg.train_dataloader.sampler = dict(type="DefaultSampler")
+        cfg.train_dataloader.collate_fn = dict(type="default_collate")
+    for names in (CLASSES, None):
+        metainfo = dict(classes=names) if names else {}
+        (root / "list.json").write_text(json.dumps(dict(metainfo=metainfo, data_list=images)))
+        cfg.work_dir, cfg.experiment_name = str(tmp_path / f"run{names}"), str(uuid.uuid4())
+        Runner.from_cfg(cfg).train()
+        assert Path(cfg.work_dir, "best.pth").is_file()
+    images[1]["gt_label"] = [0, 3]
+    (root / "list.json").write_text(json.dumps(dict(metainfo={}, data_list=images)))
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "bad"), str(uuid.uuid4())
+    with pytest.raises(UserError, match="cat/2.jpg: the label 3 is none of the 3 classes"):
+        Runner.from_cfg(cfg).train()
+
+
 def test_a_label_beyond_the_classes_is_told_before_the_first_step(tmp_path):
     root = tree(tmp_path / "data", train=CLASSES, val=CLASSES)
     (root / "list.txt").write_text("train/cat/0.jpg 0\ntrain/dog/1.jpg 3\n")
@@ -439,7 +474,7 @@ def test_lists_are_checked_at_the_start(tmp_path):
         zip(paths, (0, 2, 0), strict=True)
     )
     bad = {
-        "a.jpg 0\nb.jpg 3\n": r"line 2: the label 3 of b.jpg is no class.*0 to 2 \(cat, dog, horse\)",
+        "a.jpg 0\nb.jpg 3\n": r"line 2: the label 3 of b.jpg is no class.* 2 \(cat, dog, horse\)",
         "a.jpg 0\n\nb.jpg -1": "line 3: the label -1 of b.jpg is no class",
         "a.jpg\n": "line 1: 'a.jpg' is no picture's path and the number",
         "a.jpg 0\nb.jpg,1\n": "line 2: 'b.jpg,1' is no picture's path",

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset as TorchConcat
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from vgg_mm import paper
 from vgg_mm.data import (
@@ -35,6 +36,7 @@ from vgg_mm.data import (
     seeding,
 )
 from vgg_mm.errors import UserError
+from vgg_mm.registry import DATASETS
 
 
 def smooth(height, width, seed=0):
@@ -561,6 +563,91 @@ def test_seeded_dataset_needs_the_sampler(jpeg_tree):
         dataset[0]
 
 
+# Data sets in data sets.
+
+
+def folders(tree, split="train"):
+    return dict(type="vgg_mm.Folders", data_root=str(tree), split=split, pipeline=TRAINING)
+
+
+def wrapped(tree):
+    """Wrappers, and the samples that each should hold, as indices of all pictures."""
+    train, val = folders(tree), folders(tree, "val")
+    concat = dict(type="ConcatDataset", datasets=[train, val])  # 8 and 4 pictures
+    balanced = dict(type="ClassBalancedDataset", oversample_thr=2)  # sqrt(2 / 0.5) = 2 times each
+    return {
+        "concat": (concat, [*range(12)]),
+        "repeat": (dict(type="RepeatDataset", times=2, dataset=train), [*range(8)] * 2),
+        "balanced": ({**balanced, "dataset": train}, [i // 2 for i in range(16)]),
+        "kfold": (
+            dict(type="KFoldDataset", num_splits=4, fold=1, dataset=train),
+            [0, 1, *range(4, 8)],
+        ),
+        "lazy": ({**concat, "lazy_init": True}, [*range(12)]),
+        "repeat of concat": (dict(type="RepeatDataset", times=2, dataset=concat), [*range(12)] * 2),
+        "balanced concat": ({**balanced, "dataset": concat}, [i // 2 for i in range(24)]),
+        "concat of balanced": (
+            dict(type="ConcatDataset", datasets=[{**balanced, "dataset": train}, val]),
+            [*(i // 2 for i in range(16)), *range(8, 12)],
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", wrapped("."))
+def test_data_sets_in_data_sets(kind, damaged_tree):
+    tree, bad = damaged_tree
+    init_default_scope("mmpretrain")
+    alone = [training_set(tree).dataset, DATASETS.build(folders(tree, "val"))]
+    infos = [part.get_data_info(i) for part in alone for i in range(len(part))]
+    config, held = wrapped(tree)[kind]
+    dataset = SeededDataset(config)
+    assert len(dataset) == len(held) and list(dataset.metainfo["classes"]) == ["green", "red"]
+    keys, replaced = [(3, epoch, index) for epoch in (0, 1) for index in range(len(held))], 0
+    for key, sample in zip(keys, dataset.__getitems__(keys), strict=True):
+        rng, index, corrupt = np.random.default_rng(key), key[2], []
+        while True:
+            results = {**infos[held[index]], "rng": rng, "corrupt": corrupt}
+            try:
+                results = alone[0].pipeline(results)
+                break
+            except CorruptImageError as error:
+                corrupt.append(str(error))
+                index = int(rng.integers(len(held)))
+        assert torch.equal(sample["inputs"], results["inputs"])
+        found, expected = sample["data_samples"], results["data_samples"]
+        assert (found.img_path, found.corrupt) == (expected.img_path, expected.corrupt)
+        assert found.gt_label == expected.gt_label
+        replaced += len(corrupt)
+    assert replaced or str(bad) not in [infos[i]["img_path"] for i in held]
+
+
+def test_data_sets_in_data_sets_have_their_own_pipelines(jpeg_tree):
+    train, val = folders(jpeg_tree), folders(jpeg_tree, "val")
+    val["pipeline"] = [TRANSFORMS.build(dict(type="vgg_mm.LoadScaledCrop", S=(40, 60), size=32))]
+    dataset = SeededDataset(dict(type="ConcatDataset", datasets=[train, val]))
+    samples = dataset.__getitems__([(0, 0, index) for index in (11, 0, 8, 7)])
+    assert ["data_samples" in sample for sample in samples] == [False, True, False, True]
+    assert torch.equal(samples[1]["inputs"], training_set(jpeg_tree)[0, 0, 0]["inputs"])
+    load = val["pipeline"][0]
+    alone = load({**dataset.dataset.get_data_info(8), "rng": np.random.default_rng((0, 0, 8))})
+    np.testing.assert_array_equal(samples[2]["img"], alone["img"])
+
+
+def test_torchs_own_wrappers_and_data_sets(jpeg_tree):
+    whole = training_set(jpeg_tree)
+    part = SeededDataset(Subset(whole.dataset, [5, 2]))
+    assert len(part) == 2 and part[0, 0, 1]["data_samples"].img_path.endswith("green/2.jpg")
+    both = SeededDataset(TorchConcat([whole.dataset, whole.dataset]))
+    assert both[0, 0, 10]["data_samples"].img_path.endswith("green/2.jpg")
+    plain = TensorDataset(torch.zeros(3))
+    for dataset in (plain, TorchConcat([whole.dataset, plain]), Subset(plain, [0])):
+        with pytest.raises(UserError, match="^TensorDataset has no get_data_info and no pipeline"):
+            SeededDataset(dataset)
+    concat = dict(type="ConcatDataset", datasets=[folders(jpeg_tree)] * 2)
+    with pytest.raises(UserError, match="^SeededDataset: `ConcatDataset`.* not support"):
+        SeededDataset(dict(type="KFoldDataset", dataset=concat))
+
+
 # Folders.
 
 
@@ -592,21 +679,16 @@ def test_missing_folder(build, layout, exists, tmp_path):
         build(data_root=str(root), **split)
 
 
-def test_empty_class_folder(jpeg_tree, tmp_path):
+def test_empty_class_folders(jpeg_tree, tmp_path):
     shutil.copytree(jpeg_tree / "val", tmp_path / "val")
     (tmp_path / "val" / "blue").mkdir()
     (tmp_path / "val" / "blue" / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match=r"no picture \(.*\.jpg.*in 1 class folder.*: blue\."):
-        Folders(data_root=str(tmp_path), split="val")
+    dataset = Folders(data_root=str(tmp_path), split="val")
+    assert (len(dataset), dataset.empty) == (4, {0})
     for path in tmp_path.glob("val/*/*.jpg"):
         path.unlink()
-    with pytest.raises(UserError, match="in 3 class folder.*: blue, green, red"):
+    with pytest.raises(UserError, match=r"no picture \(.*\.jpg.*3 folder.*: blue, green, red"):
         Folders(data_root=str(tmp_path), split="val")
-
-
-def test_wrong_number_of_class_folders(jpeg_tree):
-    with pytest.raises(UserError, match="train has 2 class folders, but ImageNet has 1000 classes"):
-        ImageNet(data_root=str(jpeg_tree), split="train")
 
 
 def test_demo_pictures(tmp_path):

@@ -60,7 +60,10 @@ def folders(root: str | Path, measure: bool = True) -> Data:
     """
     root = Path(root)
     pictures = [find_pictures(root / split) for split in ("train", "val")]
-    classes, others = ({Path(file).parent.name for file in files} for files in pictures)
+    classes, others = (
+        {Path(file).relative_to(root / split).parts[0] for file in files}
+        for split, files in zip(("train", "val"), pictures, strict=True)
+    )
     if classes != others:
         raise UserError(
             f"{root}: train and val must have the same class folders, but "

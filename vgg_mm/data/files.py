@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from mmengine import fileio
 
@@ -38,10 +39,16 @@ def folders_in(root: str) -> list[str]:
     """The names of the folders in ``root``, sorted, without hidden ones; none if it is no folder.
 
     ``root`` may be on any of mmengine's storage backends (``s3://...``), here and below.
+
+    Raises:
+        UserError: If it is unreadable.
     """
     if not fileio.isdir(root):
         return []
-    names = fileio.list_dir_or_file(root, list_dir=True, list_file=False)
+    try:
+        names = [*fileio.list_dir_or_file(root, list_dir=True, list_file=False)]
+    except OSError as error:
+        _stop(error)
     return sorted(name.rstrip("/") for name in names if not hidden(name.rstrip("/")))
 
 
@@ -66,7 +73,7 @@ def files_below(root: str | os.PathLike) -> Iterator[str]:
                 yield name if below == "." else os.path.join(below, name)
 
 
-def _stop(error: OSError) -> None:
+def _stop(error: OSError) -> NoReturn:
     raise UserError(f"{error.filename}: {error.strerror}.") from error
 
 

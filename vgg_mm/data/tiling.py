@@ -6,13 +6,13 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from vgg_mm.data.files import files_below
 from vgg_mm.data.images import CorruptImageError, decode, read_bytes
 from vgg_mm.data.jpeg import Header, Jpeg
 from vgg_mm.data.pool import in_processes
@@ -98,7 +98,8 @@ def tile_folder(
     is there and tiled is kept. A progress bar goes to stderr.
 
     Args:
-        src: The folder to read, at any depth; links are followed. Nothing in it is changed.
+        src: The folder to read, at any depth; links are followed, hidden files left out. Nothing in
+            it is changed.
         dst: The folder to fill.
         interval: See :func:`tile`.
         jobs: How many processes work.
@@ -122,7 +123,7 @@ def tile_folder(
     for left_over in dst.glob(".tile_jpegs.*.part"):
         left_over.unlink()
 
-    files, totals, failures = sorted(_files(src)), {}, []
+    files, totals, failures = sorted(files_below(src)), {}, []
     work = partial(_tile_file, src, dst, interval)
     for what, before, after, failure in in_processes(work, files, jobs, "Tiling"):
         failures += failure
@@ -131,12 +132,6 @@ def tile_folder(
         total.before += before
         total.after += after
     return totals, failures
-
-
-def _files(src: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(src, followlinks=True):
-        for name in names:
-            yield os.path.relpath(os.path.join(folder, name), src)
 
 
 def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int, int, list[str]]:
