@@ -24,14 +24,20 @@ def main() -> None:
     )
     start.add_argument(
         "--start-from",
-        metavar="CHECKPOINT",
-        help="start with these weights, at the config's start_from_lr; layers that do not fit, such"
-        " as fc8 of another class count, start new",
+        metavar="FILE",
+        help="start with these weights (what tools/convert_weights.py reads), at the config's"
+        " start_from_lr; FC layers that do not fit, such as fc8 of another class count, start new",
     )
     start.add_argument(
         "--init-from-a",
-        metavar="CHECKPOINT",
+        metavar="FILE",
         help="start with the layers that the paper takes from a trained net A, the others random",
+    )
+    args.add_argument(
+        "--prefix",
+        default="",
+        help="with --start-from or --init-from-a a file that holds several nets: what stands before"
+        " the names of the one to take, such as ema_model",
     )
     args.add_argument("--amp", action="store_true", help="mixed precision (needs CUDA)")
     args.add_argument(
@@ -59,15 +65,18 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = str(latest(cfg.work_dir)) if args.resume == "latest" else args.resume
+        read_checkpoint(cfg.load_from)
     if args.start_from:
         cfg.load_from = args.start_from
         cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
     if args.init_from_a:
+        origin = dict(checkpoint=args.init_from_a, prefix=args.prefix)
         std = cfg.get("init_from_a_std", 0.01)
-        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a, std=std))
-    for checkpoint in (cfg.get("load_from"), args.init_from_a):
-        if checkpoint:
-            read_checkpoint(checkpoint)
+        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", std=std, **origin))
+    elif cfg.get("load_from") and not cfg.get("resume"):
+        origin = dict(checkpoint=cfg.load_from, prefix=args.prefix)
+        cfg.custom_hooks.append(dict(type="vgg_mm.StartFrom", **origin))
+        cfg.load_from = None
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs CUDA, and this machine has none; leave it out.")

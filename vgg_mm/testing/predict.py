@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import check_input
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
-from vgg_mm.weights.inputs import check_input
 
 
 class Predictor:
