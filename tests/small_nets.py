@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.models.vgg import VGG as TorchvisionVGG
 from torchvision.models.vgg import make_layers
 
+from vgg_mm.inputs import Input
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.paper import stages
-from vgg_mm.weights.inputs import Input
 from vgg_mm.weights.layouts import conv_names, fc_names
 
 ROOT = Path(__file__).parents[1]

@@ -26,8 +26,8 @@ from small_nets import (
 )
 
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import INPUTS, Input, refold
 from vgg_mm.weights.convert import convert, report
-from vgg_mm.weights.inputs import INPUTS, Input, refold
 
 STATE_DICTS = {
     "torchvision": (torchvision_net, "A"),

@@ -28,14 +28,20 @@ def main() -> None:
     start = args.add_mutually_exclusive_group()
     start.add_argument(
         "--start-from",
-        metavar="CHECKPOINT",
-        help="start with these weights, at the config's start_from_lr; layers that do not fit, such"
-        " as fc8 of another class count, start new",
+        metavar="FILE",
+        help="start with these weights (whatever convert_weights.py reads), at the config's"
+        " start_from_lr; FC layers that do not fit, such as fc8 of another class count, start new",
     )
     start.add_argument(
         "--init-from-a",
-        metavar="CHECKPOINT",
+        metavar="FILE",
         help="start with the layers that the paper takes from a trained net A, the others random",
+    )
+    args.add_argument(
+        "--prefix",
+        default="",
+        help="with --start-from or --init-from-a a file that holds several nets: what stands before"
+        " the names of the one to take, such as ema_model",
     )
     args.add_argument(
         "--amp",
@@ -63,6 +69,7 @@ def main() -> None:
     from vgg_mm.training.checkpoints import latest, read_checkpoint
     from vgg_mm.training.dry_run import dry_run
 
+    hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if restart or args.resume == "latest":
@@ -80,15 +87,18 @@ def main() -> None:
         )
     if args.resume:
         cfg.resume, cfg.load_from = True, args.resume
+        read_checkpoint(args.resume)
     elif args.start_from:
         cfg.load_from = args.start_from
-        cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
-    elif args.init_from_a:
+        cfg.optim_wrapper.optimizer.lr = cfg.get("start_from_lr", cfg.optim_wrapper.optimizer.lr)
+    if args.init_from_a and not args.resume:
+        origin = dict(checkpoint=args.init_from_a, prefix=args.prefix)
         std = cfg.get("init_from_a_std", 0.01)
-        cfg.custom_hooks.append(dict(type="vgg_mm.InitFromA", checkpoint=args.init_from_a, std=std))
-    for checkpoint in (cfg.get("load_from"), not args.resume and args.init_from_a):
-        if checkpoint:
-            read_checkpoint(checkpoint)
+        hooks.append(dict(type="vgg_mm.InitFromA", std=std, **origin))
+    elif cfg.get("load_from") and not cfg.get("resume"):
+        origin = dict(checkpoint=cfg.load_from, prefix=args.prefix)
+        hooks.append(dict(type="vgg_mm.StartFrom", **origin))
+        cfg.load_from = None
     if args.amp:
         cfg.optim_wrapper.update(mixed_precision())
     if args.tensorboard:

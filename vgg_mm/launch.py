@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from vgg_mm import arguments
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import check_input
 from vgg_mm.mim import config_file
 from vgg_mm.paper import stages
 from vgg_mm.registry import DATASETS
@@ -24,7 +25,6 @@ from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
 from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.upstream import format_configs_once
-from vgg_mm.weights.inputs import check_input
 
 format_configs_once()
 # What dies out in a net, momenta above all, ends in numbers so small that CPUs crawl over them.

@@ -6,14 +6,20 @@ mmengine imports this module by its name at the first look-up, and ``locations``
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-from vgg_mm.upstream import load_weights_only, trust_mmengines_checkpoints
+from vgg_mm.upstream import (
+    load_weights_only,
+    read_foreign_weights,
+    trust_mmengines_checkpoints,
+)
 
 trust_mmengines_checkpoints()
 load_weights_only()
+read_foreign_weights()
 
 _DATA = ["vgg_mm.data"]
 _MODELS = ["vgg_mm.models", "vgg_mm.testing"]
 _TRAINING = ["vgg_mm.training"]
+_WEIGHTS = ["vgg_mm.weights"]
 _TESTING = ["vgg_mm.testing"]
 
 
@@ -27,8 +33,8 @@ TRANSFORMS = _child("transform", root.TRANSFORMS, _DATA)
 FUNCTIONS = _child("function", root.FUNCTIONS, _DATA)
 MODELS = _child("model", root.MODELS, _MODELS)
 MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS, _TRAINING)
-WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS, _MODELS)
+WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS, [*_MODELS, *_WEIGHTS])
 LOOPS = _child("loop", root.LOOPS, _TRAINING)
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, _TRAINING)
-HOOKS = _child("hook", root.HOOKS, [*_TRAINING, *_TESTING])
+HOOKS = _child("hook", root.HOOKS, [*_TRAINING, *_WEIGHTS, *_TESTING])
 METRICS = _child("metric", root.METRICS, _TESTING)

@@ -4,8 +4,9 @@ python tools/weights/convert_weights.py torchvision://vgg16 vgg16.pth --to-arch 
 python tools/weights/convert_weights.py VGG_ILSVRC_16_layers.caffemodel vgg16.pth --to-arch D
 python tools/weights/convert_weights.py net.onnx vgg11.pth --to-arch A --input torchvision
 
-SRC is a PyTorch or .safetensors file of torchvision, timm or mmpretrain, a .caffemodel, a Keras .h5
-or an .onnx. Prints where each layer came from, and what the config's model must say.
+SRC is a PyTorch or .safetensors file of torchvision, timm or mmpretrain, a .caffemodel (or its
+.h5), a Keras .h5 or .keras, or an .onnx. Prints where each layer came from, and what the config's
+model must say.
 """
 
 import argparse
@@ -16,20 +17,28 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
+    from vgg_mm.inputs import INPUTS, Input
     from vgg_mm.paper import TABLE_1
     from vgg_mm.weights.convert import convert, report
-    from vgg_mm.weights.files import save
-    from vgg_mm.weights.inputs import INPUTS, Input
-    from vgg_mm.weights.source import FOREIGN
+    from vgg_mm.weights.files import ENDINGS, save
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="SRC", help="a file, a URL or torchvision://vgg16")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a file, a URL, torchvision://vgg16, open-mmlab://vgg16_caffe, mmcls://vgg16 ...",
+    )
     parser.add_argument("destination", metavar="DST", help="the checkpoint to write")
     parser.add_argument("--to-arch", required=True, choices=TABLE_1, help="the net of Table 1")
     parser.add_argument(
         "--features-only", action="store_true", help="the conv layers, without the classifier"
+    )
+    parser.add_argument(
+        "--prefix",
+        default="",
+        help="which of SRC's nets, if it holds several: what stands before its names (ema_model)",
     )
     parser.add_argument(
         "--input",
@@ -40,10 +49,10 @@ def main() -> None:
         "mean and the deviation of each colour in this order and range",
     )
     args = parser.parse_args()
-    if Path(args.destination).suffix in (".safetensors", *FOREIGN):
+    if Path(args.destination).suffix in ENDINGS:
         raise UserError(f"{args.destination}: a checkpoint is a PyTorch file; call it .pth.")
     given = Input.parse(args.input) if args.input else None
-    checkpoint = convert(args.source, args.to_arch, args.features_only, given)
+    checkpoint = convert(args.source, args.to_arch, args.features_only, given, args.prefix)
     save(checkpoint, args.destination)
     print(report(checkpoint))
     print(f"Wrote {args.destination}")

@@ -3,14 +3,11 @@
 from .head import FC, VGGFC, VGGHead, VGGNeck
 from .init import Glorot
 from .preprocessor import VGGPreprocessor
-from .pretrained import Pretrained, SubsampledFC
 from .vgg import VGG
 
 __all__ = [
     "FC",
     "Glorot",
-    "Pretrained",
-    "SubsampledFC",
     "VGG",
     "VGGFC",
     "VGGHead",

@@ -18,9 +18,9 @@ from vgg_mm.data import read_image, rescale
 from vgg_mm.data.classes import metainfo
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import check_input
 from vgg_mm.testing.drawing import legible
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
-from vgg_mm.weights.inputs import check_input
 
 
 class Predictor:

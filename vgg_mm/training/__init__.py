@@ -4,7 +4,6 @@ from .checkpoints import CheckpointHook, PlainCheckpointHook
 from .distributed import DDP
 from .hooks import ClassesHook, CorruptImagesHook, ReseedHook, SpeedHook
 from .loop import TrainLoop
-from .net_a import InitFromA
 from .schedule import PlateauLR
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "CheckpointHook",
     "ClassesHook",
     "CorruptImagesHook",
-    "InitFromA",
     "PlainCheckpointHook",
     "PlateauLR",
     "ReseedHook",

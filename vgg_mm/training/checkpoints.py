@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -22,6 +23,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import Input
 from vgg_mm.registry import HOOKS
 from vgg_mm.training.distributed import together
 from vgg_mm.training.faults import Faults, fault_of_state
@@ -33,21 +35,26 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
     Raises:
         UserError: If it is missing, damaged, would unfold to more than its size, or holds more than
-            that and the log of mmengine 0.10.
+            that, the log of mmengine 0.10 and plain containers; what else it holds is named.
     """
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint {path}.")
+    why = "it is compressed, or unfolds to more than its size"
     try:
-        unfolds = zipfile.is_zipfile(path) and _unfolds(path)
-        saved = None if unfolds else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged pickle raises nearly any
-        saved = None
-    if not isinstance(saved, dict):
-        raise UserError(
-            f"{path} is not a checkpoint that loads safely: it is damaged, compressed, something "
-            "else, or holds more than tensors and plain values."
+        if not (zipfile.is_zipfile(path) and _unfolds(path)):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(saved, dict):
+                return saved
+            why = f"it is a {type(saved).__name__}, no dict of tensors by name"
+    except Exception as error:  # a damaged pickle raises nearly any
+        unsafe = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
+        why = (
+            f"it holds {unsafe[1]}, which is more than tensors and plain values; save the net's "
+            "state_dict() alone"
+            if unsafe
+            else "it is damaged, no file of torch.save, or of a pickle_protocol above 2"
         )
-    return saved
+    raise UserError(f"{path} is not a checkpoint that loads safely: {why}.")
 
 
 def _unfolds(path: str | os.PathLike) -> bool:
@@ -156,8 +163,8 @@ class CheckpointHook(PlainCheckpointHook):
     processes, all do so after the same step. Accumulated gradients are in no checkpoint, so that
     one is saved when they have made their step.
 
-    A checkpoint of another net or class count is an error in testing and in resuming; in starting a
-    training from it (``load_from``), layers that do not fit start new, and the log names them.
+    A checkpoint of another net or class count is an error in testing and in resuming; a training
+    starts from it by :class:`vgg_mm.StartFrom`.
 
     Args:
         interval: Epochs between two checkpoints.
@@ -316,6 +323,7 @@ class CheckpointHook(PlainCheckpointHook):
                 "iter": steps,
                 "batches_per_epoch": len(runner.train_dataloader),
                 "started_from": hub.get_info("started_from"),
+                **Input.note(runner.model),
             },
             backend_args={"backend": "vgg_mm_atomic"},
         )
@@ -402,15 +410,11 @@ def _compare(runner: Runner, weights: dict[str, Tensor], starting: bool) -> None
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
+    name = runner._load_from or "the checkpoint"
     if not starting:
-        check_fit(model, weights, runner._load_from or "the checkpoint")
-    layers = "; ".join(_differences(model, weights))
-    if not layers:
-        return
-    for name, value in model.state_dict().items():
-        if name in weights and weights[name].shape != value.shape:
-            del weights[name]
-    runner.logger.warning(f"Starts new, for the checkpoint's does not fit: {layers}.")
+        check_fit(model, weights, name)
+    elif not any(weights.get(k, v[None]).shape == v.shape for k, v in model.state_dict().items()):
+        raise UserError(f"{name} has nothing that fits the config's net.")
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:

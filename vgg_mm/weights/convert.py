@@ -6,9 +6,9 @@ import os
 from dataclasses import asdict, replace
 
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import INPUTS, Input, refold
 from vgg_mm.models.describe import columns
-from vgg_mm.weights.inputs import INPUTS, Input, refold
-from vgg_mm.weights.source import fit, open_source
+from vgg_mm.weights.source import build, fit, is_net, open_source
 
 
 def convert(
@@ -16,6 +16,7 @@ def convert(
     arch: str,
     features_only: bool = False,
     trained_on: Input | None = None,
+    prefix: str = "",
 ) -> dict:
     """A checkpoint for net ``arch``, whose input is RGB from 0 to 255 minus a mean.
 
@@ -24,6 +25,7 @@ def convert(
         arch: The net of Table 1.
         features_only: Whether to leave the FC layers out.
         trained_on: The source's input, where it is not what its file or kind says.
+        prefix: As for :func:`open_source`.
 
     Returns:
         ``state_dict`` for an ``ImageClassifier`` with ``vgg_mm.VGG`` and ``vgg_mm.VGGHead``, and
@@ -33,8 +35,20 @@ def convert(
     Raises:
         UserError: If the source does not fit, or its input is unknown.
     """
-    opened = open_source(source, arch)
-    weights = fit(opened, arch, features_only)
+    opened = open_source(source, prefix, features_only)
+    net = build(opened, arch, features_only)
+    try:
+        found = fit(net, opened)
+        if found.new:
+            raise UserError(
+                f"{opened.path} is incomplete: it lacks fc6.weight and the other FC layers."
+            )
+    except UserError as error:
+        only = not features_only and is_net(opened, arch)
+        raise UserError(
+            f"{error}{' Without the classifier: --features-only.' if only else ''}"
+        ) from None
+    weights = found.weights
     trained_on = trained_on or opened.input
     if trained_on is None:
         raise UserError(
@@ -42,19 +56,17 @@ def convert(
             "mean and deviation), caffe (BGR from 0 to 255, mean) or vgg_mm (RGB, 0 to 255, mean)."
         )
     ours = replace(INPUTS["vgg_mm"], mean=tuple(trained_on.mean_rgb))
-    weights["conv1_1.weight"] = refold(weights["conv1_1.weight"], trained_on, ours)
-    names = opened.names(arch)
+    first = "backbone.conv1_1.weight"
+    weights[first] = refold(weights[first], trained_on, ours)
     origin = dict(
         file=opened.path.name,
         kind=opened.kind,
         input=asdict(trained_on),
-        layers={name: names[name] for name in weights},
+        layers={name.partition(".")[2]: theirs for name, theirs in found.names.items()},
+        left=found.left,
     )
-    prefixed = {
-        f"{'head' if name.startswith('fc') else 'backbone'}.{name}": value.contiguous()
-        for name, value in weights.items()
-    }
-    return dict(state_dict=prefixed, meta=dict(arch=arch, input=asdict(ours), source=origin))
+    state = {name: value.contiguous() for name, value in weights.items()}
+    return dict(state_dict=state, meta=dict(arch=arch, input=asdict(ours), source=origin))
 
 
 def report(checkpoint: dict) -> str:
@@ -71,6 +83,7 @@ def report(checkpoint: dict) -> str:
     lines = [
         f"{source['file']} ({source['kind']}):",
         columns(rows, left=3),
+        *([f"Not taken: {', '.join(source['left'])}."] if source["left"] else []),
         f"conv1_1.weight times {factors} for R, G, B{turned}.",
         f"In the config: model = dict({_settings(checkpoint)})",
     ]

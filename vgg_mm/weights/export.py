@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from vgg_mm.errors import UserError, library
+from vgg_mm.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.models import VGG, VGGHead
-from vgg_mm.training.checkpoints import check_fit
-from vgg_mm.weights.files import local, read_tensors, save
-from vgg_mm.weights.inputs import INPUTS, Input, check_input, refold
+from vgg_mm.weights.files import save
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
+from vgg_mm.weights.source import fit, open_source
 from vgg_mm.writing import replacing
 
 LAYOUTS = ("torchvision", "timm", "mmpretrain")
@@ -55,12 +55,12 @@ def export(
     backbone, head = model.backbone, model.head if model.with_head else None
     if not isinstance(backbone, VGG) or not isinstance(head, VGGHead | None):
         raise UserError(f"{cfg.filename}: only vgg_mm.VGG with vgg_mm.VGGHead can be exported.")
-    weights, meta = read_tensors(local(checkpoint))
-    if not head:
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-    check_fit(model, weights, str(checkpoint))
-    check_input(meta, cfg.model, str(checkpoint))
-    model.load_state_dict(weights)
+    source = open_source(checkpoint)
+    found = fit(model, source)
+    if found.new:
+        raise UserError(f"{checkpoint} does not fit the config's net: {found}.")
+    check_input(source.input and dict(input=asdict(source.input)), cfg.model, str(checkpoint))
+    model.load_state_dict(found.weights)
     trained_on = Input.of_config(cfg.model)
     if to == "onnx":
         return trained_on, _export_onnx(backbone, head, trained_on, Path(path))

@@ -2,46 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
+from mmengine import fileio
 from mmengine.dist import barrier, get_rank
+from mmengine.runner import checkpoint as mmengines
 from torch import Tensor
 
 from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.writing import replacing
 
+LISTS = {
+    "torchvision": mmengines.get_torchvision_models,
+    "modelzoo": mmengines.get_torchvision_models,
+    "open-mmlab": mmengines.get_external_models,
+    "openmmlab": mmengines.get_external_models,
+    "mmcls": mmengines.get_mmcls_models,
+}
+# How files begin, or what the names in a zip end with, that hold no weights for us.
+REFUSED = {
+    b"MATLAB": "a MATLAB file, such as MatConvNet's",
+    b"\x93NUMPY": "NumPy's .npy",
+    b"\x1f\x8b": "compressed (gzip): unpack it",
+    b"BZh": "compressed (bzip2): unpack it",
+    b"\xfd7zXZ": "compressed (xz): unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
+    b"<": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
+}
+REFUSED_ZIPS = {
+    ".npy": "NumPy's .npz",
+    "constants.pkl": "TorchScript, a program: save the module's state_dict",
+    "archive_format": "torch.export's .pt2, a program: save the module's state_dict",
+    "serialized_exported_program.json": "torch.export's .pt2, a program: save its state_dict",
+}
+ENDINGS = {
+    ".caffemodel": "caffe",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".keras": "keras",
+    ".onnx": "onnx",
+    ".safetensors": "safetensors",
+}
+
 
 def local(source: str | os.PathLike) -> Path:
-    """The file on this machine of a path, a URL or a ``torchvision://vgg16``.
+    """The file on this machine of a path or an address.
 
-    Downloads go to torch's cache, ``$TORCH_HOME/hub/checkpoints``, once; of several processes on a
-    machine the first one downloads.
+    Addresses are URLs, mmengine's names of models (``torchvision://vgg16``,
+    ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``) and what its file backends know, such as
+    ``s3://``. Downloads go to torch's cache, ``$TORCH_HOME/hub/checkpoints``, once; of several
+    processes on a machine the first one downloads.
 
     Raises:
         UserError: If there is no such file, or it cannot be had.
     """
-    source = str(source)
-    if source.startswith("torchvision://"):
-        source = _torchvision_url(source.removeprefix("torchvision://"))
-    if not source.startswith(("http://", "https://")):
+    asked = source = str(source)
+    scheme, _, name = source.partition("://")
+    if scheme in LISTS:
+        source = _listed(scheme, name)
+    if "://" not in source:
         path = Path(source).expanduser()
         if not path.is_file():
-            raise UserError(f"no file {path}.")
+            said = "" if asked == source else f", which {asked} stands for"
+            raise UserError(f"no file {path}{said}.")
         return path
     name = os.path.basename(urlparse(source).path)
-    path = Path(torch.hub.get_dir(), "checkpoints", name)
     if not name:
         raise UserError(f"{source} names no file.")
+    folder = Path(torch.hub.get_dir(), "checkpoints")
+    digest = re.search(r"-([0-9a-f]{8,})\.", name)
+    if not digest:  # the same name may come from elsewhere too
+        folder /= hashlib.sha256(source.encode()).hexdigest()[:12]
+    path = folder / name
     try:
         if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and not path.is_file():
-            _download(source, path)
+            said = source if asked == source else f"{asked} is {source}, which"
+            _download(source, path, digest and digest[1], said)
     finally:
         barrier()
     if not path.is_file():
@@ -49,52 +96,113 @@ def local(source: str | os.PathLike) -> Path:
     return path
 
 
-def _torchvision_url(name: str) -> str:
-    """The URL of a model's weights: ``vgg16``, or ``vgg16.IMAGENET1K_FEATURES`` for other ones."""
-    from torchvision.models import get_model_weights, list_models
-
-    model, _, weights = name.lower().partition(".")
-    known = [vgg for vgg in list_models() if vgg.startswith("vgg")]
-    if model not in known:
+def _listed(scheme: str, name: str) -> str:
+    """What a name in mmengine's lists stands for: a URL, or a path under mmengine's home."""
+    urls = LISTS[scheme]()
+    name = name.lower() if scheme in ("torchvision", "modelzoo") else name
+    if scheme in ("open-mmlab", "openmmlab"):
+        name = mmengines.get_deprecated_model_names().get(name, name)
+    if name not in urls:
+        known = [key for key in urls if key.partition(".")[0] == name.partition(".")[0]]
+        known = known or [key for key in urls if key.startswith("vgg")]
         raise UserError(
-            f"torchvision://{name}: torchvision's VGGs are {', '.join(known)}."
-            f"{suggest(model, known)}"
+            f"{scheme}://{name} is not in mmengine's list, which has {', '.join(known)}."
+            f"{suggest(name, known)}"
         )
-    urls = {entry.name.lower(): entry.url for entry in get_model_weights(model)}
-    weights = weights or "imagenet1k_v1"
-    if weights not in urls:
-        raise UserError(f"torchvision://{name}: {model} has the weights {', '.join(urls)}.")
-    return urls[weights]
+    url = urls[name]
+    return url if "://" in url else os.path.join(mmengines._get_mmengine_home(), url)
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, digest: str | None, said: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:
-        torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
-    except (URLError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{url} could not be downloaded: {error}.") from None
+        if url.startswith(("http://", "https://")):
+            torch.hub.download_url_to_file(url, str(path), digest, progress=False)
+        else:
+            data = fileio.get(url)
+            with replacing(path) as file:
+                file.write(data)
+    except Exception as error:  # backends raise nearly any
+        if not isinstance(error, URLError | OSError | RuntimeError | ValueError | ImportError):
+            error = f"{type(error).__name__}: {error}"
+        raise UserError(f"{said} could not be downloaded: {error}. Its place is {path}.") from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors of a ``.pth`` or ``.safetensors``, by name, and a checkpoint's meta.
+def format_of(path: Path) -> str:
+    """What a file is by its content, or where that does not tell, by its ending.
+
+    Returns:
+        torch or a value of :data:`ENDINGS`.
+
+    Raises:
+        UserError: If it is something that is not read; it is named.
+    """
+    with path.open("rb") as file:
+        head = file.read(600)
+        file.seek(max(path.stat().st_size - 8, 0))
+        tail = file.read()
+    what = next((said for start, said in REFUSED.items() if head.lstrip().startswith(start)), None)
+    ending = ENDINGS.get(path.suffix)
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as packed:
+                names = packed.namelist()
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+            return "keras" if ending == "keras" else "torch"
+        if "model.weights.h5" in names:
+            return "keras"
+        found = (said for end, said in REFUSED_ZIPS.items() for n in names if n.endswith(end))
+        what = next(found, None)
+    elif tail == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb" or ".data-0000" in path.name:
+        what = "a checkpoint of TensorFlow"
+    elif path.suffix == ".pb":
+        what = "a graph of TensorFlow"
+    elif head[4:8] == b"TFL3":
+        what = "TensorFlow Lite's"
+    elif re.match(rb"([\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", head, re.S):
+        what = "MessagePack, as flax writes it"
+    if what:
+        raise UserError(f"{path} is {what}, which is not read.")
+    if head.startswith(b"\x89HDF"):
+        return "hdf5"
+    if head[8:9] == b"{" and head[:1] != b"\x80":
+        return "safetensors"
+    if ending is None and head[:1] in (b"\x08", b"\x0a"):  # ONNX's version, Caffe's name
+        return {b"\x08": "onnx", b"\x0a": "caffe"}[head[:1]]
+    return "torch" if head[:1] in (b"\x80", b"P") else ending or "torch"
+
+
+def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
+    """The tensors of a PyTorch or ``.safetensors`` file, and a checkpoint's meta.
+
+    Returns:
+        The dicts in the file that hold tensors, each by its place in it (``""`` for the file's own,
+        ``state_dict``, ``ema.model``), and in each the tensors by name.
 
     Raises:
         UserError: If it is damaged, or would run something or unfold to more than its size.
     """
-    if path.suffix == ".safetensors":
+    if format_of(path) == "safetensors":
         safetensors = library("safetensors.torch", ".safetensors")
         try:
-            return safetensors.load_file(path), {}
+            return {"": safetensors.load_file(path)}, {}
         except Exception as error:  # the library documents none
             raise UserError(f"{path} is damaged, or no safetensors file: {error}.") from None
     saved = read_checkpoint(path)
-    state = saved.get("state_dict", saved.get("model", saved))
     meta = saved.get("meta", {})
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: its state_dict is {type(state).__name__}, no dict of tensors.")
-    tensors = {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
-    return tensors, meta if isinstance(meta, dict) else {}
+    groups: dict[str, dict[str, Tensor]] = {}
+    _collect(saved, "", groups)
+    return groups, meta if isinstance(meta, dict) else {}
+
+
+def _collect(saved: dict, place: str, groups: dict[str, dict[str, Tensor]], depth: int = 3) -> None:
+    for key, value in saved.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            value = torch.from_numpy(value)
+        if isinstance(key, str) and _is_plain(value):
+            groups.setdefault(place, {})[key] = value
+        elif isinstance(value, dict) and depth:
+            _collect(value, f"{place}.{key}".lstrip("."), groups, depth - 1)
 
 
 def _is_plain(value: object) -> bool:

@@ -1,200 +1,220 @@
-"""A VGG in an ONNX file: its weights, found by the graph's order, whatever their names."""
+"""A VGG in an ONNX file: its convs, norms and FC layers in order, and onnxruntime as the judge.
+
+Whatever an exporter has put between the layers, the net of ours that has their weights must give
+the same values at each of them.
+"""
 
 from __future__ import annotations
 
 import json
-from math import isclose, prod
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isqrt, prod
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgg_mm.errors import UserError, library
-from vgg_mm.paper import convs, stages
-from vgg_mm.weights.inputs import Input
+from vgg_mm.inputs import Input
 
 INPUT_KEY = "vgg_mm.input"  # in metadata_props, where our own export says what the input is
-LAYERS = ("Conv", "Gemm", "MatMul")
-# What hands on the image's values, at inference and after the last pool. LRN comes as one node or,
-# from torch, as what ends in a division by a power.
-NEUTRAL = ("Dropout", "Identity")
-TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Softmax")
-MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
-# What may stand beside them: the arithmetic of shapes and torch's LRN.
-BESIDE = ("Shape", "Constant", "Gather", "Concat", "Slice", "Cast", "Mul", "Pad", "Add", "Pow")
-BESIDE += ("Reshape", "Squeeze", "Unsqueeze", "AveragePool")
+TOLERANCE = 1e-4  # of the largest value
+# What exporters make of a VGG. Nothing else is run: no loops, no shapes from nowhere.
+OPS = """Conv Relu MaxPool BatchNormalization LRN Pad AveragePool GlobalAveragePool ReduceMean Add
+    Sub Mul Div Pow Identity Dropout Cast Constant Transpose Flatten Reshape Squeeze Unsqueeze Shape
+    Gather Concat Slice Gemm MatMul Softmax LogSoftmax""".split()
+FLATTENS = ("Reshape", "Flatten", "Squeeze", "Identity", "Dropout")
 
 
-# ONNX's default and the paper's value; ONNX, like torch, divides alpha by the size.
-LRN = dict(size=(0, 5), bias=(1, 2), alpha=(1e-4, 5e-4), beta=(0.75, 0.75))
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # protobuf's own, onnxruntime's, of forged shapes
+        line = str(error).strip().split("\n")[0].strip(".")
+        raise UserError(f"{path} is damaged: {line}.") from None
 
 
 class Graph:
-    """The layers of an ONNX file's net, which must be a VGG's row of layers.
+    """The layers of a graph, up to its fifth pool or its end.
+
+    Args:
+        path: The file.
+        features_only: Whether to leave out what comes after the pools.
 
     Attributes:
-        tensors: The layers' weights and biases by the file's names; weights are (out, in, k, k) for
-            convs and (out, in) for dense layers.
-        layers: The names of each layer's weight and bias, in the graph's order.
-        ops: The row of ``layer``, ``Relu``, ``LRN`` and ``MaxPool``.
+        tensors: The layers' weights in the graph's order, a conv's (out, in, k, k), a dense
+            layer's (out, in), a batch norm's with its running mean and variance.
         input: What the file says of its input; None for files that are not ours.
 
     Raises:
-        UserError: If the file is damaged or forged, or is no VGG; the node is named.
+        UserError: If the file is damaged or forged, or holds what no VGG has; the node is named.
     """
 
-    def __init__(self, path: Path) -> None:
-        onnx = library("onnx", ".onnx")
+    def __init__(self, path: Path, features_only: bool = False) -> None:
+        self.onnx, self.runtime = library("onnx", ".onnx"), library("onnxruntime", ".onnx")
         self.path = path
-        try:
-            model = onnx.load(path, load_external_data=False)
-        except Exception as error:  # protobuf's own
-            raise UserError(f"{path} is damaged, or no ONNX file: {error}.") from None
-        self.left: dict[Path, int] = {}  # bytes of this file, or one beside it, not yet claimed
         self.tensors: dict[str, Tensor] = {}
-        self.layers: list[list[str]] = []
-        self.ops: list[str] = []
-        try:
-            self._walk(onnx, model.graph)
+        self.outputs: list[str] = []  # of convs and FC layers
+        with _named(path):
+            model = self.onnx.load(path, load_external_data=False)
             said = {entry.key: entry.value for entry in model.metadata_props}.get(INPUT_KEY)
             self.input = Input.of(json.loads(said), path) if said else None
-        except UserError:
-            raise
-        except Exception as error:  # of arrays that do not fit their shapes, of missing attributes
-            raise UserError(f"{path} is damaged: {error}.") from None
+            pools = [n.output[0] for n in model.graph.node if n.op_type == "MaxPool"][:5]
+            self.pool = pools[-1:] if features_only else []
+            if self.pool:
+                self._cut(model.graph)
+            self._check(model.graph)
+            self.onnx.load_external_data_for_model(model, str(path.parent))
+            # Constants are computed, biases put into their layers; transpositions, as exporters of
+            # NHWC frameworks put them around every layer, cancel out.
+            with tempfile.TemporaryDirectory() as folder:
+                self._session(model, "ENABLE_BASIC", f"{folder}/net.onnx")
+                self.model = self.onnx.load(f"{folder}/net.onnx")
+            self._take_layers(self.model.graph)
 
-    def _walk(self, onnx: ModuleType, graph: object) -> None:
-        self.known = {tensor.name: tensor for tensor in graph.initializer}
-        inputs = [value.name for value in graph.input if value.name not in self.known]
-        if len(inputs) != 1:
-            raise UserError(f"{self.path} has the inputs {inputs}, where a VGG has one.")
-        x = inputs[0]
+    def _cut(self, graph: object) -> None:
+        """Leaves of the graph what the last pool depends on."""
+        wanted, kept = {*self.pool}, []
+        for node in reversed(graph.node):
+            if wanted & {*node.output}:
+                kept.insert(0, node)
+                wanted.update(node.input)
+        for items in (graph.node, graph.initializer):
+            left = [item for item in items if item in kept or getattr(item, "name", 0) in wanted]
+            left = [type(item).FromString(item.SerializeToString()) for item in left]
+            del items[:]
+            items.extend(left)
+        del graph.output[:]
+        graph.output.append(self.onnx.helper.make_empty_tensor_value_info(*self.pool))
+
+    def _check(self, graph: object) -> None:
+        """Holds the file's claims against its size, and turns its nodes to inference."""
+        tensors = list(graph.initializer)
         for node in graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Constant" and "value" in attributes:
-                self.known[node.output[0]] = attributes["value"]
-            if x in node.input and self._on_path(node, attributes, onnx):
-                x = node.output[0]
-            elif node.op_type not in BESIDE:
-                self._refuse(node, "is no part of a VGG, or not in one row with the others")
-        if x not in [value.name for value in graph.output]:
-            raise UserError(f"{self.path}: the row of layers ends at {x}, which is no output.")
-        self.known.clear()
+            name = f"{self.path}: node {node.name or node.output[0]} ({node.op_type})"
+            if node.op_type not in OPS or node.domain not in ("", "ai.onnx"):
+                raise UserError(f"{name} is no part of a VGG.")
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors.append(attribute.t)
+                if attribute.name == "pads" and max(map(abs, attribute.ints), default=0) > 100:
+                    raise UserError(f"{name} has pads {[*attribute.ints]}.")
+                if attribute.name == "training_mode":
+                    attribute.i = 0
+            if node.op_type in ("BatchNormalization", "Dropout"):
+                del node.output[1:], node.input[1 if node.op_type == "Dropout" else 5 :]
+        left: dict[Path, int] = {}
+        for tensor in tensors:
+            name, file = f"{self.path}: the tensor {tensor.name}", self.path
+            if len(tensor.dims) > 5 or min(tensor.dims, default=0) < 0:
+                raise UserError(f"{name}: its sides are none of a VGG's: {[*tensor.dims][:9]}.")
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    if Path(entry.value).name != entry.value:
+                        raise UserError(f"{name} is in {entry.value}, another folder.")
+                    file = self.path.with_name(entry.value)
+            each = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            left[file] = left.get(file, file.stat().st_size) - each * prod(tensor.dims)
+            if left[file] < 0:
+                raise UserError(f"{name} claims {[*tensor.dims]} numbers, more than {file} holds.")
 
-    def _on_path(self, node: object, attributes: dict, onnx: ModuleType) -> bool:
-        """Whether the node hands on the image's values; takes its weights if it has any."""
-        op, pools = node.op_type, self.ops.count("MaxPool")
-        if op in LAYERS:
-            self._layer(node, attributes, onnx)
-        elif op == "Add" and node.input[1] in self.known and self.ops[-1:] == ["layer"]:
-            self._take_bias(node.input[1], node, onnx)
-        elif op == "Relu":  # which commutes with a pool
-            at = len(self.ops) - (self.ops[-1:] == ["MaxPool"])
-            self.ops.insert(at, op)
-        elif op in ("LRN", "Div"):
-            if op == "LRN" and not all(
-                isclose(attributes.get(key, usual), value, rel_tol=1e-5)
-                for key, (usual, value) in LRN.items()
-            ):
-                self._refuse(node, "is not the paper's LRN")
-            self.ops.append("LRN")
-        elif op == "MaxPool":
-            sides = [attributes.get(key) for key in ("kernel_shape", "strides")]
-            padded = any(attributes.get("pads", ())) or attributes.get("ceil_mode")
-            if sides != [[2, 2], [2, 2]] or padded:
-                self._refuse(node, "is not a 2x2 pool of stride 2")
-            self.ops.append(op)
-        elif op in MEANS and pools == 5:
-            single = op == "AveragePool" and prod(attributes.get("kernel_shape", [0])) == 1
-            if self.ops[-1] == "MaxPool" and not single:
-                self._refuse(node, "averages the map before fc6, which the paper's nets do not")
-        else:
-            return op in NEUTRAL or (op in TAIL and pools == 5)
-        return True
+    def _session(self, model: object, level: str, path: str = "") -> object:
+        options = self.runtime.SessionOptions()
+        options.log_severity_level = 4
+        levels = self.runtime.GraphOptimizationLevel
+        options.graph_optimization_level = getattr(levels, f"ORT_{level}")
+        options.optimized_model_filepath = path
+        return self.runtime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConvBNFusion"],
+        )
 
-    def _layer(self, node: object, attributes: dict, onnx: ModuleType) -> None:
-        name = node.input[1]
-        if name not in self.known:
-            self._refuse(node, "has no weights in the file")
-        weight = self._take(name, node, onnx)
-        fc = self.ops.count("MaxPool") == 5
-        if node.op_type == "Conv":
-            side = 0 if fc else weight.shape[-1] // 2
-            wanted = dict(group=1, strides=1, dilations=1, pads=side, auto_pad=b"NOTSET")
-            for key, value in wanted.items():
-                have = attributes.get(key, 0 if key == "pads" else value)
-                if any(item != value for item in (have if isinstance(have, list) else [have])):
-                    self._refuse(node, f"has {key} {have}, where a VGG has {value}")
-        elif node.op_type == "MatMul":
-            weight = weight.T
-        else:
-            odd = {key: attributes.get(key, 1) for key in ("alpha", "beta")}
-            if attributes.get("transA", 0) or set(odd.values()) != {1}:
-                self._refuse(node, f"has transA or {odd}, where a VGG has none")
-            weight = weight if attributes.get("transB", 0) else weight.T
-        self.tensors[name] = weight
-        self.layers.append([name])
-        self.ops.append("layer")
-        if len(node.input) > 2:
-            self._take_bias(node.input[2], node, onnx)
+    def _take_layers(self, graph: object) -> None:
+        helper = self.onnx.numpy_helper
+        known = {tensor.name: tensor for tensor in graph.initializer}
+        makers = {name: node for node in graph.node for name in node.output}
+        channels = 0
+        for i, node in enumerate(graph.node, 1):
+            if len(node.input) < 2 or node.input[1] not in known:
+                continue
+            values = [torch.tensor(helper.to_array(known[n])) for n in node.input if n in known]
+            given = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
+            stem = f"{i}:{node.input[1].removesuffix('.weight')}"
+            if node.op_type == "BatchNormalization":
+                values[3] += given.get("epsilon", 1e-5) - 1e-5  # torch's
+                leaves = ("weight", "bias", "running_mean", "running_var")
+                self.tensors |= {f"{stem}.{n}": v for n, v in zip(leaves, values, strict=True)}
+            if node.op_type not in ("Conv", "Gemm", "MatMul"):
+                continue
+            weight, output = values[0], node.output[0]
+            if node.op_type == "Conv":
+                channels = len(weight)
+            else:
+                weight = weight if given.get("transB", 0) else weight.T
+                before = makers.get(node.input[0])
+                while before is not None and before.op_type in FLATTENS:
+                    before = makers.get(before.input[0])
+                if before is not None and before.op_type == "Transpose" and channels:
+                    side = isqrt(weight.shape[1] // channels)  # flattened as (side, side, channels)
+                    weight = weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2)
+            users = [n for n in graph.node if output in n.input]
+            if len(values) == 1 and len(users) == 1 and users[0].op_type == "Add":
+                values += [torch.tensor(helper.to_array(known[n])) for n in users[0].input[1:]]
+                output = users[0].output[0]
+            self.tensors[f"{stem}.weight"] = weight.contiguous()
+            self.tensors[f"{stem}.bias"] = [*values, torch.zeros(len(weight))][1].flatten()
+            self.outputs.append(output)
 
-    def _take_bias(self, name: str, node: object, onnx: ModuleType) -> None:
-        self._take(name, node, onnx)
-        self.layers[-1].append(name)
+    @torch.no_grad()
+    def judge(self, net: nn.Module) -> None:
+        """Runs the same images through the graph and a net, and compares them layer by layer.
 
-    def _take(self, name: str, node: object, onnx: ModuleType) -> Tensor:
-        """Takes a tensor of the file, after its claims were held against the file's size."""
-        if name in self.tensors:
-            self._refuse(node, f"has weights that another layer has too ({name})")
-        proto = self.known[name]
-        types = onnx.TensorProto
-        bytes_each = {types.FLOAT: 4, types.FLOAT16: 2, types.DOUBLE: 8}.get(proto.data_type)
-        if bytes_each is None:
-            self._refuse(node, f"has the weights {name}, which are no floats of 2, 4 or 8 bytes")
-        if len(proto.dims) > 4 or min(proto.dims, default=0) < 0:
-            self._refuse(node, f"has the weights {name}, whose sides are none of a VGG's")
-        file = self.path
-        for entry in proto.external_data:
-            if entry.key == "location":
-                if Path(entry.value).name != entry.value:
-                    self._refuse(node, f"has its weights in {entry.value}, another folder")
-                file = self.path.with_name(entry.value)
-        left = self.left.get(file, file.stat().st_size) - bytes_each * prod(proto.dims)
-        if left < 0:
-            self._refuse(node, f"claims {list(proto.dims)} numbers, more than {file} holds")
-        self.left[file] = left
-        values = np.array(onnx.numpy_helper.to_array(proto, str(self.path.parent)))
-        self.tensors[name] = torch.from_numpy(values)
-        return self.tensors[name]
-
-    def _refuse(self, node: object, why: str) -> None:
-        raise UserError(f"{self.path}: node {node.name or node.output[0]} ({node.op_type}) {why}.")
-
-    def names(self, arch: str) -> dict[str, str]:
-        """Maps our names to those of ``tensors``, by order.
+        Args:
+            net: With a ``backbone``, and perhaps a ``head``, that have the graph's weights.
 
         Raises:
-            UserError: If the graph is not this net, with or without its classifier.
+            UserError: If they differ; the first layer that does is named.
         """
-        net: list[str] = []
-        for stage in stages(arch):
-            for layer in stage:
-                net += ["layer", "Relu"] if layer.kernel else ["LRN"]
-            net.append("MaxPool")
-        fcs = ["layer", "Relu", "layer", "Relu", "layer"]
-        if self.ops not in (net, net[:-1], net + fcs):
-            pairs = zip([*self.ops, "the end"], [*net, *fcs, "the end"], strict=False)
-            at, (have, want) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
-            raise UserError(
-                f"{self.path} is not net {arch}: after {self.ops[:at].count('layer')} layers with "
-                f"weights comes {have}, not {want}."
-            )
-        ours = [conv.name for conv in convs(arch)]
-        ours = [*ours, "fc6", "fc7", "fc8"][: len(self.layers)]
-        names: dict[str, str] = {}
-        for layer, (weight, *bias) in zip(ours, self.layers, strict=True):
-            names[f"{layer}.weight"] = weight
-            names[f"{layer}.bias"] = bias[0] if bias else f"none beside {weight}"
-        return names
+        convs = [(n, m) for n, m in net.eval().named_modules() if isinstance(m, nn.Conv2d)]
+        outputs = self.outputs[: len(convs)] + self.pool
+        graph, ours = self.model.graph, []
+        known = {value.name for value in [*graph.output, *graph.initializer]}
+        inputs = [value for value in graph.input if value.name not in known]
+        graph.output.extend(map(self.onnx.helper.make_empty_tensor_value_info, {*outputs} - known))
+        for _, conv in convs:
+            conv.register_forward_hook(lambda *args: ours.append(args[2].clone()))
+        with _named(self.path):
+            shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+            side = 32 * (net.head.fc6.kernel_size[0] if hasattr(net, "head") else 2)
+            last = shape[1:2] != [3] and shape[-1:] == [3]  # NHWC
+            n, *sides = [shape[0] or 1, *(s or side for s in shape[1 if last else 2 :][:2])]
+            if len(inputs) != 1 or n * prod(sides) > 1 << 22:
+                raise ValueError(f"its inputs are {[value.name for value in inputs]}, {shape}")
+            session = self._session(self.model, "DISABLE_ALL")
+            for scale in (1, 60):  # of nets of pixels from 0 to 1 and to 255
+                generator = torch.Generator().manual_seed(scale)
+                x = torch.randn(n, 3, *sides, generator=generator) * scale
+                fed = (x.permute(0, 2, 3, 1) if last else x).numpy()
+                theirs = session.run(outputs, {inputs[0].name: fed})
+                ours.clear()
+                maps = net.backbone(x)
+                if hasattr(net, "head"):
+                    net.head(maps)
+                ours += maps
+                names = [*(name for name, _ in convs), "the last pool"]
+                for name, have, want in zip(names, ours, map(torch.tensor, theirs), strict=False):
+                    bound = TOLERANCE * want.abs().max()
+                    have, want = have.flatten(), want.flatten()
+                    if have.shape != want.shape or not (have - want).abs().max() <= bound:
+                        raise UserError(
+                            f"{self.path} computes something else than this net, from "
+                            f"{name.rpartition('.')[2]} on: onnxruntime's values and torch's differ"
+                            f" by more than {TOLERANCE} of the largest."
+                        )

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 
 import numpy as np
 import torch
-from torch import Tensor
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.paper import MEAN_RGB
@@ -74,7 +75,47 @@ class Input:
         """The input that a config's ``model`` makes of BGR images with its data_preprocessor."""
         given = model.get("data_preprocessor") or {}
         mean, std = given.get("mean") or (0, 0, 0), given.get("std") or (1, 1, 1)
-        return cls("RGB" if given.get("to_rgb") else "BGR", 255, tuple(mean), tuple(std))
+        rgb = given.get("to_rgb") or given.get("bgr_to_rgb")
+        return cls("RGB" if rgb else "BGR", 255, tuple(mean), tuple(std))
+
+    @classmethod
+    def of_preprocessor(cls, module: nn.Module) -> Input:
+        """The input that a data_preprocessor, ours or another toolbox's, makes of BGR images."""
+        switches = ("rgb", "to_rgb", "_channel_conversion", "channel_conversion")
+        rgb = any(getattr(module, name, False) for name in switches)
+        mean, std = (
+            0 - getattr(module, "shift", torch.zeros(3)),
+            getattr(module, "std", torch.ones(3)),
+        )
+        mean = getattr(module, "mean", mean)
+        # A float32 buffer's digits beyond the config's are none of its.
+        mean, std = ([float(f"{x:.7g}") for x in t.flatten().tolist()] for t in (mean, std))
+        return cls("RGB" if rgb else "BGR", 255, tuple(mean), tuple(std))
+
+    @classmethod
+    def note(cls, model: nn.Module) -> dict:
+        """``input`` for a checkpoint's meta: what the model's data_preprocessor makes, if it can.
+
+        That of a net of other channels than three has no such note.
+        """
+        model = model.module if is_model_wrapper(model) else model
+        try:
+            return dict(input=asdict(cls.of_preprocessor(model.data_preprocessor)))
+        except (UserError, AttributeError):
+            return {}
+
+    def same_as(self, other: Input, tolerance: float = 1e-4) -> bool:
+        """Whether a net sees the same, the mean within ``tolerance`` grey levels."""
+        return (
+            self.order == other.order
+            and np.allclose(self.mean_rgb, other.mean_rgb, rtol=0, atol=tolerance)
+            and torch.allclose(self.scale_rgb, other.scale_rgb, rtol=1e-6)
+        )
+
+    def settings(self, rgb: str = "to_rgb") -> str:
+        """The data_preprocessor that makes it of BGR images, whose switch is called ``rgb``."""
+        mean, std = ([round(v * 255 / self.top, 4) for v in x] for x in (self.mean, self.std))
+        return f"mean={mean}, std={std}, {rgb}={self.order == 'RGB'}"
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Input:
@@ -119,14 +160,10 @@ def check_input(meta: object, model: dict, name: str) -> None:
     Raises:
         UserError: If they differ.
     """
-    if not isinstance(meta, dict) or "input" not in meta:
+    if not isinstance(meta, dict) or "input" not in meta or not model.get("data_preprocessor"):
         return
     wanted, given = Input.of(meta["input"], name), Input.of_config(model)
-    if (
-        wanted.order != given.order
-        or not np.allclose(wanted.mean_rgb, given.mean_rgb, rtol=0, atol=1e-4)
-        or not torch.allclose(wanted.scale_rgb, given.scale_rgb, rtol=1e-6)
-    ):
+    if not wanted.same_as(given):
         raise UserError(
             f"{name} is for another input than the config's: set model.data_preprocessor to "
             f"mean={list(wanted.mean)}, std={list(wanted.std)}, to_rgb={wanted.order == 'RGB'}."
