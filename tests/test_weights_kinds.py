@@ -350,6 +350,24 @@ def test_start_from_takes_what_pretrained_takes(tmp_path, caplog):
     assert "8 layers taken" in str(found) and "head starts new" in str(found)
 
 
+def test_fc8s_rows_go_by_their_classes_names(tmp_path):
+    net, names = torchvision_net("A"), ("ant", "bee", "cat", "dog", "eel")
+    meta = dict(dataset_meta=dict(classes=names))
+    source = open_source(saved(dict(state_dict=net.state_dict(), meta=meta), tmp_path / "net.pth"))
+    theirs = net.state_dict()["classifier.6.weight"]
+    for order, rows in ((names, [0, 1, 2, 3, 4]), (names[::-1], [4, 3, 2, 1, 0])):
+        found = start_from(model := classifier(), source, dict(classes=order))
+        assert not found.new and model.head.fc8.weight.flatten(1).equal(theirs[rows])
+    found = start_from(
+        model := classifier(), source, dict(classes=("ant", "bee", "cat", "dog", "elk"))
+    )
+    assert str(found).endswith(
+        "head.fc8 starts new, for the file's classes are others: ant, bee, cat, dog, eel"
+    )
+    assert not (model.head.fc8.weight.flatten(1) == theirs).any()
+    assert not start_from(classifier(), source, {}).new
+
+
 def test_what_changes_the_function_is_refused(tmp_path):
     batch_norms = saved(torchvision_net("A", norm=True).state_dict(), tmp_path / "bn.pth")
     vgg19 = saved(torchvision_net("E").state_dict(), tmp_path / "e.pth")

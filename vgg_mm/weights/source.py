@@ -35,7 +35,7 @@ class Source:
         tensors: The weights by the file's names.
         match: Finds a net's layers among them.
         input: What the net was trained on, as far as the file or its kind tells.
-        classes: The names of fc8's rows, if the file tells.
+        meta: The ``metainfo`` of the data that it was trained on, if the file tells: fc8's classes.
         judge: Compares a net that has the file's weights with what the file computes, if it tells.
     """
 
@@ -44,7 +44,7 @@ class Source:
     tensors: dict[str, Tensor]
     match: Callable[[dict[str, Tensor], str], Match] = match
     input: Input | None = None
-    classes: tuple[str, ...] | None = None
+    meta: dict = field(default_factory=dict)
     judge: Callable[[nn.Module], None] | None = None
 
 
@@ -79,8 +79,8 @@ def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool
         known = Input.of(meta["input"], path)
     elif found and found.kind != "vgg_mm":
         known = _usual_input(path, found)
-    classes = (meta.get("dataset_meta") or {}).get("classes")
-    return Source(path, found.kind if found else "several", tensors, match, known, classes)
+    kind = found.kind if found else "several"
+    return Source(path, kind, tensors, match, known, meta.get("dataset_meta") or {})
 
 
 def _in_order(kind: str) -> Callable[[dict[str, Tensor], str], Match]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from mmengine.hooks import Hook
@@ -10,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from vgg_mm.data.classes import metainfo, positions, shortened
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG
 from vgg_mm.registry import HOOKS
@@ -24,8 +27,9 @@ FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", *FCS)
 class StartFrom(Hook):
     """Starts a training with a file's weights, of any kind that ``Pretrained`` takes.
 
-    FC layers of another shape, such as fc8 of another class count, start new, and the log names
-    them; the convs and norms must fit. A resumed run does not come here.
+    FC layers of another shape start new, and so does fc8 where the file's classes are others, by
+    their names, than the training set's; the log names them. Of the same classes in another order,
+    fc8's rows go by name. The convs and norms must fit. A resumed run does not come here.
 
     Args:
         checkpoint: A path or an address, see :func:`vgg_mm.weights.source.open_source`.
@@ -50,12 +54,29 @@ class StartFrom(Hook):
             runner.load_checkpoint(self.checkpoint)
             return
         source = open_source(self.checkpoint, self.prefix)
-        _log(runner, source, start_from(model, source))
+        meta = metainfo(runner.train_dataloader.dataset)
+        _log(runner, source, start_from(model, source, meta))
 
 
-def start_from(model: nn.Module, source: Source) -> Fit:
-    """Gives ``model`` the weights of an opened file, as :class:`StartFrom` says."""
+def start_from(model: nn.Module, source: Source, meta: Mapping = MappingProxyType({})) -> Fit:
+    """Gives ``model`` the weights of an opened file, as :class:`StartFrom` says.
+
+    Args:
+        model: The net.
+        source: The opened file.
+        meta: The training set's ``metainfo``, whose classes are the net's.
+    """
     found = fit(model, source, may_be_new=FCS)
+    fc8 = [name for name in found.weights if name.rpartition(".")[0].endswith("fc8")]
+    if fc8 and source.meta.get("classes") and meta.get("classes"):
+        rows = positions(source.meta, meta)
+        for name in fc8:
+            weight = found.weights.pop(name)
+            if rows is not None:
+                found.weights[name] = weight[rows]
+        if rows is None:
+            names = shortened(source.meta["classes"])
+            found.new[fc8[0].rpartition(".")[0]] = f"the file's classes are others: {names}"
     model.load_state_dict(found.weights, strict=False)
     return found
 
