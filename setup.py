@@ -43,7 +43,7 @@ setup(
         "torch>=2.6",
         "torchvision",
         "numpy",
-        "pillow",
+        "pillow>=11.3",  # AVIF headers
         "matplotlib",
         "jinja2",
         "markupsafe",
