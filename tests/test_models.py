@@ -698,7 +698,7 @@ def test_onnxruntime_takes_a_padded_fc6_from_torchscript(tmp_path, k, dilation):
     fc6 = neck.fc6
     same = F.conv2d(x, fc6.weight, fc6.bias, padding="same", dilation=dilation)
     assert torch.equal(fc6(x), same) or close(fc6(x), same)
-    net, file = nn.Sequential(neck), str(tmp_path / "neck.onnx")
+    net, file = nn.Sequential(neck).eval(), str(tmp_path / "neck.onnx")
     torch.onnx.export(net, ((x,),), file, dynamo=False, input_names=["x"])
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x.numpy()})
