@@ -39,9 +39,10 @@ class Started:
             time.sleep(0.05)
 
     def group(self):
-        """The ids of the processes that live in the group."""
+        """The ids of the processes that live in the group, and of their children."""
         stats = [stat_of(path) for path in Path("/proc").glob("[0-9]*/stat")]
-        return [s[0] for s in stats if s and s[2] == self.process.pid and s[1] != "Z"]
+        pid = self.process.pid  # torchrun's processes have groups of their own
+        return [s[0] for s in stats if s and pid in s[2:] and s[1] != "Z"]
 
     def kill(self):
         for pid in self.group():
@@ -54,8 +55,8 @@ def stat_of(path):
         pid, _, rest = path.read_text().partition(" ")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, _, group = rest.rpartition(") ")[2].split()[:3]
-    return int(pid), state, int(group)
+    state, parent, group = rest.rpartition(") ")[2].split()[:3]
+    return int(pid), state, int(parent), int(group)
 
 
 @pytest.fixture
@@ -146,9 +147,10 @@ def test_several_processes_begin_again_go_on_and_stop_together(start, tmp_path):
     (rank,) = (pid for pid in job.group() if b"\0RANK=1\0" in environment(pid))
     os.kill(rank, signal.SIGKILL)
     job.says("Restart 1: the training goes on from", "Epoch(train)")
+    ranks = job.group()
     os.kill(job.process.pid, signal.SIGUSR1)
     assert job.process.wait(60) == 128 + signal.SIGUSR1
-    assert not job.group()
+    assert len(ranks) == 3 and not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     log = job.log.read_text().partition("Restart 1")[2]
     newest = Path((tmp_path / "run/last_checkpoint").read_text())
     assert newest.is_file()
