@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
@@ -67,13 +69,21 @@ def start_processes(cfg: Config) -> None:
     """Joins the other processes of a distributed run on a machine without CUDA.
 
     mmengine's pytorch launcher takes a GPU for granted; it starts the group by itself where there
-    is one, and leaves a group alone that it finds started.
+    is one, and leaves a group alone that it finds started. Processes that torchrun started anew
+    meet in a part of its store that is their own, for those that died have left their addresses.
     """
-    if cfg.launcher == "none" or torch.cuda.is_available():
+    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    cuda = torch.cuda.is_available()
+    if cfg.launcher == "none" or (cuda and not restart):
         return
     if cfg.launcher != "pytorch":
         raise UserError(f"--launcher {cfg.launcher} needs CUDA; on CPUs use 'pytorch' (torchrun).")
-    torch.distributed.init_process_group("gloo")
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"restart_{restart}", store)
+    backend = "nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def mixed_precision() -> dict:
