@@ -260,7 +260,7 @@ def test_class_names_that_the_checkpoint_lacks(cfg, model, folder, tmp_path):
     assert list(Predictor(cfg, "bare.pth").classes) == sorted(os.listdir("data/demo/val"))
 
     imagenet = Config(cfg.to_dict())
-    imagenet.test_dataloader.dataset = dict(type="vgg_mm.ImageNet", data_root="not/here")
+    imagenet.train_dataloader.dataset = dict(type="vgg_mm.ImageNet", data_root="not/here")
     predictor = Predictor(imagenet, "bare.pth")  # needs no data to know its classes
     assert len(predictor.classes) == 1000
     with pytest.raises(UserError, match="the net has 8 classes, .* names 1000"):

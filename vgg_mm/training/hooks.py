@@ -99,6 +99,8 @@ class ClassesHook(Hook):
     is there is compared: a head that tells its ``num_classes``, data sets that name their classes.
     """
 
+    priority = "LOWEST"  # another net's checkpoint is told first
+
     def before_train(self, runner: Runner) -> None:
         """Compares the training set with the head, and the other sets with the training set.
 
