@@ -26,9 +26,8 @@ folder, pictures = map(Path, sys.argv[1:])
 def config(work_dir, processes, compress=None):
     """20 steps of a batch of 8; two processes share it."""
     cfg = tool["config"](work_dir, pictures, 0, processes)
-    for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
-        dataset.type = "vgg_mm.Folders"
-        dataset.indices = None
+    for holder in (cfg.train_dataloader.dataset, cfg.val_dataloader, cfg.test_dataloader):
+        holder.dataset.update(type="vgg_mm.Folders", data_root=str(pictures), indices=None)
     cfg.merge_from_dict(
         {
             "model.head.num_classes": 2,

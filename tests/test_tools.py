@@ -286,7 +286,10 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree
         ("train", [DEMO, "--cfg-options", "model.backbone.widht=8"], "'widht'"),
         ("train", [DEMO, "--cfg-options", "optim_wraper.optimizer.lr=1"], "'optim_wrapper'"),
         ("train", [DEMO, "--cfg-options", "model.head.type=vgg_mm.VGHead"], "vgg_mm.VGHead"),
-        ("train", [DEMO, "--cfg-options", "model.head.num_classes=9"], "model.head.num_classes=8"),
+        (
+            *("train", [DEMO, "--work-dir", "new", "--cfg-options", "model.head.num_classes=9"]),
+            "model.head.num_classes=8",
+        ),
         ("train", [ROOT / "configs/vgg16_d_jitter.py"], "data/imagenet/train"),
         ("test", [DEMO, "no.pth"], "no checkpoint no.pth"),
     ],

@@ -285,10 +285,12 @@ def test_the_history_is_short():
 def narrow(tree, work_dir, **options):
     """The demo's config for a run of moments on the test pictures: 4 steps an epoch."""
     cfg = Config.fromfile(ROOT / "configs/demo.py")
-    for name in ("train", "val"):
-        dataset = cfg[f"{name}_dataloader"].dataset
-        dataset = dataset.dataset if name == "train" else dataset
-        dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=name)
+    sets = dict(
+        train=cfg.train_dataloader.dataset, val=cfg.val_dataloader, test=cfg.test_dataloader
+    )
+    for name, holder in sets.items():
+        split = "train" if name == "train" else "val"
+        holder.dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=split)
     cfg.merge_from_dict(
         {
             "model.backbone.width": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -62,8 +63,7 @@ class Noted:
         if not self.number:
             self.number, self.at = number, now
         elif now - self.at >= self.after:
-            for child in multiprocessing.active_children():
-                child.kill()
+            _end_children()
             os._exit(128 + number)
 
 
@@ -73,11 +73,19 @@ def outlive(loader: DataLoader) -> None:
     Torch's die of it, of which the parent hears in the middle of a step.
     """
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+    atexit.unregister(_end_children)
+    atexit.register(_end_children)  # before multiprocessing's own, which asks by SIGTERM and waits
+
+
+def _end_children() -> None:
+    if hasattr(signal, "SIGCHLD"):  # torch takes the death of a worker for an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, Noted(after=0))  # the second is the parent's
     if init:
         init(worker)
