@@ -25,7 +25,7 @@ class _ByName:
 
     Attributes:
         empty: The labels of the classes without a picture.
-        largest: Of an ``ann_file``, the largest label and where it stands; else None.
+        largest: Of an ``ann_file``, the largest label and where it stands first; else None.
     """
 
     IMG_EXTENSIONS = EXTENSIONS
@@ -113,7 +113,7 @@ class _ByName:
             if label is not None:
                 place = f"{self.ann_file}, line {number}"
                 check_label(label, classes, place, path)
-                self.largest = max(self.largest or (label, place), (label, place))
+                self._note(label, place)
             samples.append((path, label))
         if self.with_label and not classes and (names := _parents(samples)):
             self._metainfo["classes"] = names
@@ -131,9 +131,13 @@ class _ByName:
             if "gt_label" not in image:
                 raise UserError(f"{place}: {path} has no gt_label.")
             check_label(image["gt_label"], classes, place, path)
-            largest = (image["gt_label"], place)
-            self.largest = max(self.largest or largest, largest)
+            self._note(image["gt_label"], place)
         return images
+
+    def _note(self, label: int | list[int], place: str) -> None:
+        for each in label if isinstance(label, list | tuple) else [label]:
+            if self.largest is None or each > self.largest[0]:
+                self.largest = each, place
 
 
 def _parents(samples: list[tuple[str, int]]) -> tuple[str, ...] | None:

@@ -357,14 +357,16 @@ class CheckpointHook(PlainCheckpointHook):
         found = [(i, text) for i, text in enumerate(all_gather_object(fault)) if text]
         where = f" in process {found[0][0]}" if len(found) < get_world_size() else ""
         last = Path(runner.work_dir, "last_checkpoint")
-        saved = f"is {last.read_text().strip()}" if last.exists() else "was still to come"
+        if last.exists():
+            begin = f"Its last whole checkpoint is {last.read_text().strip()}: go on (--resume)"
+        else:
+            begin = "Nothing was saved yet: begin anew"
         rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
         raise UserError(
             f"{found[0][1]}{where} at step {steps}, in epoch "
             f"{math.ceil(steps / len(runner.train_dataloader))}, with the rate {rate:g}: the "
-            f"training ends. Its last whole checkpoint {saved}. Go on from there with clipped "
-            "gradients (--resume --cfg-options optim_wrapper.clip_grad.max_norm=10), or begin anew "
-            "at a lower rate (optim_wrapper.optimizer.lr)."
+            f"training ends. {begin} with --cfg-options optim_wrapper.clip_grad.max_norm=10, or "
+            "begin at a lower rate (optim_wrapper.optimizer.lr)."
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -54,7 +54,7 @@ class CorruptImagesHook(Hook):
     Their names are the batch's ``corrupt``, from :func:`vgg_mm.collate_crops`.
 
     Args:
-        limit: The share of the data set that may be bad before the training stops.
+        limit: The share of the data set that may be bad before the training stops; one always may.
     """
 
     def __init__(self, limit: float = 0.01) -> None:
@@ -82,11 +82,11 @@ class CorruptImagesHook(Hook):
 
     def _check(self, runner: Runner) -> None:
         size = len(runner.train_dataloader.dataset)
-        if len(self.seen) > self.limit * size:
+        if len(self.seen) > max(1, self.limit * size):
             raise UserError(
                 f"{len(self.seen)} of {size} training pictures are corrupt, more than "
-                f"{self.limit:.0%}, the last ones {'; '.join(sorted(self.seen)[-3:])}. The log "
-                "names all: mend or remove them, then --resume."
+                f"{self.limit:.0%}, such as {' '.join(sorted(self.seen)[-3:])} The log names all: "
+                "mend or remove them, then --resume."
             )
 
 
