@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
+from tools.analysis.svm import Result
+from tools.analysis.svm import draw as draw_svm
 from vgg_mm.testing import drawing
 from vgg_mm.testing.drawing import legible, show
 from vgg_mm.testing.predict import draw
-from vgg_mm.testing.svm import Result
-from vgg_mm.testing.svm import draw as draw_svm
 
 CAT, DOG, GOAT = "猫", "犬", "ヤギ"
 BOX = "\N{WHITE SQUARE}"
@@ -86,7 +86,7 @@ def test_every_drawing_has_legible_names(bare, tmp_path, monkeypatch):
         "vgg_mm.testing.predict.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
     )
     monkeypatch.setattr(
-        "vgg_mm.testing.svm.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
+        "tools.analysis.svm.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
     )
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 50, 3), np.uint8))
     classes = ["cat", CAT, GOAT]

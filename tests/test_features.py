@@ -297,7 +297,7 @@ def test_an_incomplete_list_is_told_so(voc):
 @pytest.fixture(scope="module")
 def svm():
     pytest.importorskip("sklearn", reason="a linear SVM needs scikit-learn")
-    from vgg_mm.testing import svm
+    from tools.analysis import svm
 
     return svm
 

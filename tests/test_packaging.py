@@ -56,7 +56,7 @@ BROUGHT = {"cv2": ("mmengine", "opencv-python"), "yapf": ("mmengine", "yapf")}
 # Modules of which a machine may have none, or one of two distributions.
 DISTRIBUTIONS = {"mmcv": "mmcv-lite", "mmseg": "mmsegmentation"}
 # Files that import an extra's modules at their top, and are imported by what needs the extra alone.
-OF_EXTRAS = ["vgg_mm/testing/svm.py", "vgg_mm/models/skip_head.py", "vgg_mm/upstream_mmdet.py"]
+OF_EXTRAS = ["tools/analysis/svm.py", "vgg_mm/models/skip_head.py", "vgg_mm/upstream_mmdet.py"]
 
 
 def imports(tree, at_top=True):

@@ -23,6 +23,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
+from tools.analysis import report
 from tools.data import make_demo
 from tools.reproduce import pictures as data
 from tools.reproduce import rates
@@ -43,7 +44,7 @@ from tools.reproduce.results import Results
 from tools.reproduce.scales import SCALES, SMALL, Scale
 from vgg_mm.errors import UserError
 from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
-from vgg_mm.testing import Scores, report
+from vgg_mm.testing import Scores
 from vgg_mm.testing.scores import file_sha256
 
 ROOT = Path(__file__).parents[1]

@@ -75,7 +75,7 @@ def start(tmp_path):
 
 NAPS = """
 import time
-from vgg_mm.data.pool import in_processes
+from tools.data.process_pool import in_processes
 from vgg_mm.errors import run
 
 def nap(name):

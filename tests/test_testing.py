@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 import vgg_mm.models  # noqa: F401
+from tools.analysis import report
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
 from vgg_mm.testing import (
@@ -17,7 +18,6 @@ from vgg_mm.testing import (
     Scores,
     TestTime,
     grid_crops,
-    report,
 )
 from vgg_mm.testing.scores import parts_folder
 

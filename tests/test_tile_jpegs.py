@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.data.tiling import TILED, divisor, tile
 from vgg_mm.data import decode
 from vgg_mm.data.jpeg import Jpeg
-from vgg_mm.data.tiling import TILED, divisor, tile
 
 TOOL = Path(__file__).parents[1] / "tools/data/tile_jpegs.py"
 needs_jpegtran = pytest.mark.skipif(not shutil.which("jpegtran"), reason="jpegtran is missing")

@@ -29,10 +29,10 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.model_zoo import load_url
 
+from tools.analysis.report import curves
 from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
 from vgg_mm.errors import UserError
-from vgg_mm.testing.report import curves
 from vgg_mm.training import DDP, PlateauLR
 from vgg_mm.training.checkpoints import AtomicBackend, latest, read_checkpoint
 

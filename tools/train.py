@@ -65,9 +65,9 @@ def main() -> None:
     from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
-    from vgg_mm.testing.report import draw_report
+    from tools.analysis.report import draw_report
+    from tools.dry_run import dry_run
     from vgg_mm.training.checkpoints import latest, read_checkpoint
-    from vgg_mm.training.dry_run import dry_run
 
     hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import FrameType, ModuleType
 
 from vgg_mm.signals import handled, leave
@@ -95,11 +96,14 @@ def _builds(frame: FrameType) -> bool:
 def run(main: Callable[[], None]) -> None:
     """Runs a tool: an error that the user can mend is one message and exit status 1.
 
-    SIGTERM and SIGUSR1 end it with its children, at status 128 + the signal. With the environment's
-    ``VGG_MM_DEBUG=1`` every error shows its traceback.
+    What stands beside the tool can be imported, as ``tools.data.stats``. SIGTERM and SIGUSR1 end it
+    with its children, at status 128 + the signal. With the environment's ``VGG_MM_DEBUG=1`` every
+    error shows its traceback.
     """
     # mmcv-lite warns at import of an op that no VGG needs.
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+    folders = Path(main.__code__.co_filename).resolve().parents
+    sys.path[:0] = [str(folder.parent) for folder in folders if folder.name == "tools"][:1]
     try:
         with handled(leave):
             main()

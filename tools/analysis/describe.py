@@ -5,9 +5,6 @@ python tools/analysis/describe.py configs/demo.py
 python tools/analysis/describe.py configs/vgg16_d_jitter.py --size 384 512
 """
 
-import sys
-from pathlib import Path
-
 from vgg_mm.errors import UserError, run
 
 
@@ -25,7 +22,6 @@ def main() -> None:
     )
     args = args.parse_args()
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package tools is
     from tools.analysis.lesson import lesson
     from vgg_mm.launch import load_config
     from vgg_mm.models.describe import build, crop_side, describe, layer_table

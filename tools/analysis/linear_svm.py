@@ -55,7 +55,7 @@ def main() -> None:
 
     from joblib import parallel_config
 
-    from vgg_mm.testing import svm
+    from tools.analysis import svm
 
     def evaluate(parts):
         if args.test:

@@ -8,9 +8,7 @@ Each tells its own arguments with --help.
 """
 
 import argparse
-import sys
 from importlib import import_module
-from pathlib import Path
 
 from vgg_mm.errors import run
 
@@ -23,7 +21,6 @@ def main() -> None:
     args.add_argument("name", choices=["testing", "training", "input"])
     args.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own")
     args = args.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package tools is
     import_module(f"tools.benchmarks.{args.name}").main(args.arguments)
 
 

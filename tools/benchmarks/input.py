@@ -20,10 +20,10 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from tools.benchmarks import interleaved, parser, write
+from tools.data.tiling import TILED, check_jpegtran, tile
 from vgg_mm import paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.files import find_pictures
-from vgg_mm.data.tiling import TILED, check_jpegtran, tile
 from vgg_mm.errors import UserError
 from vgg_mm.mim import get_config
 

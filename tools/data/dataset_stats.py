@@ -31,8 +31,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
+        from tools.data.stats import dataset_statistics
         from vgg_mm.data.files import find_pictures
-        from vgg_mm.data.stats import dataset_statistics
 
         pictures = find_pictures(args.data)
         if args.limit and args.limit < len(pictures):

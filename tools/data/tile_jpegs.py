@@ -40,7 +40,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        from vgg_mm.data.tiling import TILED, Total, tile_folder
+        from tools.data.tiling import TILED, Total, tile_folder
 
         totals, failures = tile_folder(args.src, args.dst, args.interval, args.jobs)
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from tools.data import make_demo
+from tools.data.stats import dataset_statistics
 from vgg_mm.data.files import find_pictures
-from vgg_mm.data.stats import dataset_statistics
 from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from tools.analysis.report import RIGHT, WRONG, curves
 from tools.reproduce.plan import Run, step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, TRAININGS, config_name, scaled
 from vgg_mm.testing.drawing import legible, show
 from vgg_mm.testing.predict import Predictor
-from vgg_mm.testing.report import RIGHT, WRONG, curves
 from vgg_mm.testing.score_map import draw_score_maps
 from vgg_mm.testing.tables import METHODS
 

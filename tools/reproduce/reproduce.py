@@ -10,7 +10,6 @@ pixels; `imagenet` is the paper. Killed at any point, it goes on when the same i
 """
 
 import argparse
-import sys
 import tempfile
 from dataclasses import asdict, replace
 from functools import partial
@@ -59,7 +58,6 @@ def main() -> None:
 
     import torch
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package tools is
     from tools.reproduce import dry_run, pictures
     from tools.reproduce.choose import choose
     from tools.reproduce.plan import Run, make_plan

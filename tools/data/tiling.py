@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tools.data.process_pool import in_processes
 from vgg_mm.data.files import files_below
 from vgg_mm.data.images import CorruptImageError, decode, read_bytes
 from vgg_mm.data.jpeg import Header, Jpeg
-from vgg_mm.data.pool import in_processes
 from vgg_mm.errors import UserError
 
 TILED = "tiled"
