@@ -106,7 +106,7 @@ class VGGFC(BaseModule):
         return self.dropout(self.relu7(self.fc7(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Is :meth:`fc67`."""
+        """Maps features as :meth:`fc67` does."""
         return self.fc67(x)
 
 

@@ -55,7 +55,7 @@ class Conv2d(nn.Conv2d):
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Is ``conv2d(x, weight, bias, padding=1)`` for kernels of 3x3.
+    """Computes ``conv2d(x, weight, bias, padding=1)`` for kernels of 3x3.
 
     Args:
         x: Maps (N, C, H, W), best in NHWC order.

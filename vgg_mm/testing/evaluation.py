@@ -188,7 +188,7 @@ class TestTime(BaseTTAModel):
         return self.module(x).softmax(1)
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
-        """Is mmengine's hook for one forward a view; :meth:`test_step` has merged already."""
+        """Returns the samples as they are, for :meth:`test_step` has merged the views."""
         return data_samples_list[0]
 
 

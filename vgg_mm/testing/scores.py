@@ -294,7 +294,7 @@ class SaveScores(BaseMetric):
         return {f"{self.prefix}/{name}": value for name, value in stored.metrics().items()}
 
     def compute_metrics(self, results: list) -> dict:
-        """Is mmengine's hook for results that it collected; :meth:`evaluate` has them on disk."""
+        """Computes nothing: :meth:`evaluate` reads the results, which are on the disk."""
         return {}
 
 

@@ -102,7 +102,7 @@ class AtomicBackend(LocalBackend):
             raise UserError(f"{error} Make room, then --resume.") from None
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Is :meth:`put` for text."""
+        """Writes text as :meth:`put` writes bytes."""
         self.put(obj.encode(encoding), filepath)
 
 

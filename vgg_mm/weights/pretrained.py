@@ -17,7 +17,7 @@ from vgg_mm.weights.source import Source, fit, open_source, take
 
 
 def load(module: nn.Module, checkpoint: str, prefix: str | None = None) -> bool:
-    """Is mmengine's ``Pretrained`` for nets with a VGG of ours; takes foreign files too.
+    """Stands in for mmengine's ``Pretrained`` in nets with a VGG of ours; takes foreign files too.
 
     The layers of :class:`vgg_mm.VGG` and :class:`vgg_mm.VGGFC` get the file's numbers as they are:
     nothing is folded, so the ``data_preprocessor`` must be what the weights were trained on, which

@@ -119,7 +119,7 @@ class InitFromA(Hook):
 
 @torch.no_grad()
 def init_from_a(model: nn.Module, source: Source, seed: int, std: float | None = 0.01) -> Fit:
-    """Does what :class:`InitFromA` says to ``model``."""
+    """Initialises ``model`` as :class:`InitFromA` describes."""
     found = fit(model, source, only=FROM_A, arch="A")
     taken = {name.rpartition(".")[0] for name in found.weights}
     if {name.rpartition(".")[2] for name in taken} != {*FROM_A}:
