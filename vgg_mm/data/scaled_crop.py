@@ -150,9 +150,8 @@ def resize(
         uint8 (size, size, 3).
     """
     shape = pixels.shape[:2]
-    if round(min(shape) * scale) > min(
-        shape
-    ):  # OpenCV's has no antialiasing, and takes half of the time
+    if round(min(shape) * scale) > min(shape):
+        # OpenCV's has no antialiasing, and takes half of the time.
         image = cv2.resize(pixels, None, fx=scale, fy=scale)
         y, x = min(start[0], len(image) - size), min(start[1], image.shape[1] - size)
         return image[y : y + size, x : x + size]
