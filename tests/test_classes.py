@@ -433,6 +433,8 @@ def test_multi_label_sets_and_heads(seeded, tmp_path):
         cfg.train_dataloader.dataset = whole
         cfg.train_dataloader.sampler = dict(type="DefaultSampler")
         cfg.train_dataloader.collate_fn = dict(type="default_collate")
+    with pytest.raises(UserError, match="LinearClsHead has no posteriors.*tta_model=None"):
+        launch.check_protocol(cfg)
     for names in (CLASSES, None):
         metainfo = dict(classes=names) if names else {}
         (root / "list.json").write_text(json.dumps(dict(metainfo=metainfo, data_list=images)))

@@ -14,7 +14,14 @@ from vgg_mm.errors import UserError, library, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.launch import load_config, mixed_precision, parser, start_processes, test
+    from vgg_mm.launch import (
+        check_protocol,
+        load_config,
+        mixed_precision,
+        parser,
+        start_processes,
+        test,
+    )
 
     args = parser(__doc__)
     args.add_argument(
@@ -109,8 +116,11 @@ def main() -> None:
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get("accumulative_counts", 1)
         cfg.auto_scale_lr.enable = True
     start_processes(cfg)
+    tested = cfg.get("tta_model") is not None
+    if tested:
+        check_protocol(cfg)
     if args.dry_run:
-        dry_run(cfg, test)
+        dry_run(cfg, test if tested else None)
         return
     runner = Runner.from_cfg(cfg)
     runner.logger.info(f"{begins}.")
@@ -119,6 +129,9 @@ def main() -> None:
 
     work_dir = Path(runner.work_dir)
     best = str(work_dir / "best.pth")
+    if not tested:
+        print(f"Best checkpoint: {best}, not tested, for the config has no tta_model")
+        return
     metrics = test(cfg, best, work_dir / "scores.npz")
     if is_main_process():
         draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")

@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
 
 from vgg_mm import arguments
 from vgg_mm.errors import UserError
@@ -115,6 +117,18 @@ def multi_scale(cfg: Config) -> ConfigDict:
             "a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
         )
     return found[0]
+
+
+def check_protocol(cfg: Config) -> None:
+    """Looks before a training whether :func:`test` can test its net.
+
+    Raises:
+        UserError: If not.
+    """
+    multi_scale(cfg)
+    init_default_scope(cfg.get("default_scope", "mmpretrain"))
+    with torch.device("meta"):  # weights take no memory there
+        MODELS.build(dict(**cfg.tta_model, module=cfg.model))
 
 
 def test(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.model import BaseTTAModel
-from mmpretrain.models import GlobalAveragePooling, LinearClsHead
+from mmpretrain.models import GlobalAveragePooling, LinearClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
@@ -61,8 +61,8 @@ class TestTime(BaseTTAModel):
         max_batch: How many views run together at most, each with its mirror image.
 
     Raises:
-        UserError: If ``views`` or ``grid`` is impossible, or the net takes images of one size alone
-            and is to be run densely.
+        UserError: If ``views`` or ``grid`` is impossible, the net takes images of one size alone
+            and is to be run densely, or it gives images several labels.
     """
 
     __test__ = False  # not a test class, whatever its name tells pytest
@@ -88,13 +88,18 @@ class TestTime(BaseTTAModel):
         self.channels_last = isinstance(self.module.backbone, VGG)
         if grid < 2:
             raise UserError(f"TestTime: grid={grid} reaches no more than one edge; use 2 or more.")
-        if "dense" in self.views:
-            self._check_dense()
+        self._check_net()
 
-    def _check_dense(self) -> None:
-        head = self.module.head
-        pooled = isinstance(getattr(self.module, "neck", None), GlobalAveragePooling)
-        if not (isinstance(head, VGGHead) or (pooled and isinstance(head, LinearClsHead))):
+    def _check_net(self) -> None:
+        head, neck = (getattr(self.module, part, None) for part in ("head", "neck"))
+        if isinstance(head, MultiLabelClsHead):
+            raise UserError(
+                f"TestTime: {type(head).__name__} has no posteriors, which sum to 1 over the "
+                "classes. Set tta_model=None in the config: a training then ends without a test; "
+                "mmpretrain's tools/test.py measures several labels."
+            )
+        pooled = isinstance(neck, GlobalAveragePooling) and isinstance(head, LinearClsHead)
+        if "dense" in self.views and not (isinstance(head, VGGHead) or pooled):
             raise UserError(
                 f"TestTime: {type(self.module.backbone).__name__} with {type(head).__name__} cannot"
                 " run densely: its head takes a map of one size alone (VGGHead, or "

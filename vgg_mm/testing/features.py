@@ -51,7 +51,7 @@ class FeatureExtractor(TestTime):
         else:
             self.module.backbone.out_indices = (layer,)
 
-    def _check_dense(self) -> None:
+    def _check_net(self) -> None:
         net = self.module
         if not isinstance(net.backbone, VGG):
             raise UserError(f"features are a vgg_mm.VGG's, not a {type(net.backbone).__name__}'s.")
