@@ -188,3 +188,17 @@ def test_report(tmp_path):
         "channels=24, kernel_size=2), "
         "data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[1, 1, 1]))"
     )
+
+
+@pytest.mark.parametrize("length", range(1152, 1160))
+def test_a_safetensors_file_is_one_whatever_its_headers_length(length, tmp_path):
+    """Its first byte is the length's lowest: of 1152, a pickle's first."""
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(torchvision_net("A").state_dict(), path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    longer = 256 * (size // 256 + 1) + length % 256
+    path.write_bytes(
+        longer.to_bytes(8, "little") + data[8 : 8 + size].ljust(longer) + data[8 + size :]
+    )
+    assert len(convert(path, "A")["state_dict"]) == 22

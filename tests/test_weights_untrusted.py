@@ -42,6 +42,8 @@ def attribute(name, value):
 def renamed(op, **attributes):
     def change(node):
         node.op_type = op
+        for each in [each for each in node.attribute if each.name == "dilations"]:
+            node.attribute.remove(each)  # which a MaxPool has and an AveragePool may not
         node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
 
     return change

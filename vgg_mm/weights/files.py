@@ -165,7 +165,7 @@ def format_of(path: Path) -> str:
         raise UserError(f"{path} is {what}, which is not read.")
     if head.startswith(b"\x89HDF"):
         return "hdf5"
-    if head[8:9] == b"{" and head[:1] != b"\x80":
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors"
     if ending is None and head[:1] in (b"\x08", b"\x0a"):  # ONNX's version, Caffe's name
         return {b"\x08": "onnx", b"\x0a": "caffe"}[head[:1]]
