@@ -201,7 +201,7 @@ class CheckpointHook(PlainCheckpointHook):
         """
         self.saved_at = time.monotonic()
         if runner._resume:
-            if not runner.message_hub.get_info("validates", False):
+            if not runner.message_hub.get_info("awaits_validation", False):
                 self.saved = (runner.epoch, runner.iter)
             if is_main_process():  # an older one than the last takes its place
                 self._point_to(runner, os.path.abspath(runner._load_from))

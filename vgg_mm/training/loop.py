@@ -43,7 +43,7 @@ class TrainLoop(EpochBasedTrainLoop):
             while self.epoch < self.max_epochs and not self._ended():
                 self.run_epoch()
                 self._decide_current_val_interval()
-                self.runner.message_hub.update_info("validates", self._validates())
+                self.runner.message_hub.update_info("awaits_validation", self._validates())
                 self._validate()
             self.runner.call_hook("after_train")
         return self.runner.model
@@ -84,9 +84,9 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def _validate(self) -> None:
         hub = self.runner.message_hub
-        if hub.get_info("validates", False):
+        if hub.get_info("awaits_validation", False):
             self.runner.val_loop.run()
-            hub.update_info("validates", False)
+            hub.update_info("awaits_validation", False)
 
     def _skip(self, batches: int) -> None:
         sampler = self.dataloader.sampler
