@@ -79,16 +79,14 @@ class Graph:
 
     def _cut(self, graph: object) -> None:
         """Leaves of the graph what the last pool depends on."""
-        wanted, kept = {*self.pool}, []
-        for node in reversed(graph.node):
+        wanted = {*self.pool}
+        for node in reversed([*graph.node]):
             if wanted & {*node.output}:
-                kept.insert(0, node)
                 wanted.update(node.input)
-        for items in (graph.node, graph.initializer):
-            left = [item for item in items if item in kept or getattr(item, "name", 0) in wanted]
-            left = [type(item).FromString(item.SerializeToString()) for item in left]
-            del items[:]
-            items.extend(left)
+            else:
+                graph.node.remove(node)
+        for tensor in [tensor for tensor in graph.initializer if tensor.name not in wanted]:
+            graph.initializer.remove(tensor)
         del graph.output[:]
         graph.output.append(self.onnx.helper.make_empty_tensor_value_info(*self.pool))
 
@@ -99,9 +97,8 @@ class Graph:
             name = f"{self.path}: node {node.name or node.output[0]} ({node.op_type})"
             if node.op_type not in OPS or node.domain not in ("", "ai.onnx"):
                 raise UserError(f"{name} is no part of a VGG.")
+            tensors += [attribute.t for attribute in node.attribute if attribute.name == "value"]
             for attribute in node.attribute:
-                if attribute.name == "value":
-                    tensors.append(attribute.t)
                 if attribute.name == "pads" and max(map(abs, attribute.ints), default=0) > 100:
                     raise UserError(f"{name} has pads {[*attribute.ints]}.")
                 if attribute.name == "training_mode":
@@ -113,11 +110,10 @@ class Graph:
             name, file = f"{self.path}: the tensor {tensor.name}", self.path
             if len(tensor.dims) > 5 or min(tensor.dims, default=0) < 0:
                 raise UserError(f"{name}: its sides are none of a VGG's: {[*tensor.dims][:9]}.")
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    if Path(entry.value).name != entry.value:
-                        raise UserError(f"{name} is in {entry.value}, another folder.")
-                    file = self.path.with_name(entry.value)
+            for place in (each.value for each in tensor.external_data if each.key == "location"):
+                if Path(place).name != place:
+                    raise UserError(f"{name} is in {place}, another folder.")
+                file = self.path.with_name(place)
             each = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
             left[file] = left.get(file, file.stat().st_size) - each * prod(tensor.dims)
             if left[file] < 0:
@@ -125,26 +121,21 @@ class Graph:
 
     def _session(self, model: object, level: str, path: str = "") -> object:
         options = self.runtime.SessionOptions()
-        options.log_severity_level = 4
+        options.log_severity_level, options.optimized_model_filepath = 4, path
         levels = self.runtime.GraphOptimizationLevel
         options.graph_optimization_level = getattr(levels, f"ORT_{level}")
-        options.optimized_model_filepath = path
-        return self.runtime.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConvBNFusion"],
-        )
+        where = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConvBNFusion"])
+        return self.runtime.InferenceSession(model.SerializeToString(), options, **where)
 
     def _take_layers(self, graph: object) -> None:
-        helper = self.onnx.numpy_helper
+        to_array = self.onnx.numpy_helper.to_array
         known = {tensor.name: tensor for tensor in graph.initializer}
         makers = {name: node for node in graph.node for name in node.output}
         channels = 0
         for i, node in enumerate(graph.node, 1):
             if len(node.input) < 2 or node.input[1] not in known:
                 continue
-            values = [torch.tensor(helper.to_array(known[n])) for n in node.input if n in known]
+            values = [torch.tensor(to_array(known[n])) for n in node.input if n in known]
             given = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
             stem = f"{i}:{node.input[1].removesuffix('.weight')}"
             if node.op_type == "BatchNormalization":
@@ -153,7 +144,7 @@ class Graph:
                 self.tensors |= {f"{stem}.{n}": v for n, v in zip(leaves, values, strict=True)}
             if node.op_type not in ("Conv", "Gemm", "MatMul"):
                 continue
-            weight, output = values[0], node.output[0]
+            weight = values[0]
             if node.op_type == "Conv":
                 channels = len(weight)
             else:
@@ -164,13 +155,9 @@ class Graph:
                 if before is not None and before.op_type == "Transpose" and channels:
                     side = isqrt(weight.shape[1] // channels)  # flattened as (side, side, channels)
                     weight = weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2)
-            users = [n for n in graph.node if output in n.input]
-            if len(values) == 1 and len(users) == 1 and users[0].op_type == "Add":
-                values += [torch.tensor(helper.to_array(known[n])) for n in users[0].input[1:]]
-                output = users[0].output[0]
             self.tensors[f"{stem}.weight"] = weight.contiguous()
             self.tensors[f"{stem}.bias"] = [*values, torch.zeros(len(weight))][1].flatten()
-            self.outputs.append(output)
+            self.outputs.append(node.output[0])
 
     @torch.no_grad()
     def judge(self, net: nn.Module) -> None:
@@ -199,14 +186,15 @@ class Graph:
                 raise ValueError(f"its inputs are {[value.name for value in inputs]}, {shape}")
             session = self._session(self.model, "DISABLE_ALL")
             for scale in (1, 60):  # of nets of pixels from 0 to 1 and to 255
-                generator = torch.Generator().manual_seed(scale)
-                x = torch.randn(n, 3, *sides, generator=generator) * scale
+                x = (
+                    torch.randn(n, 3, *sides, generator=torch.Generator().manual_seed(scale))
+                    * scale
+                )
                 fed = (x.permute(0, 2, 3, 1) if last else x).numpy()
                 theirs = session.run(outputs, {inputs[0].name: fed})
                 ours.clear()
                 maps = net.backbone(x)
-                if hasattr(net, "head"):
-                    net.head(maps)
+                getattr(net, "head", nn.Identity())(maps)
                 ours += maps
                 names = [*(name for name, _ in convs), "the last pool"]
                 for name, have, want in zip(names, ours, map(torch.tensor, theirs), strict=False):
