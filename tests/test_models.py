@@ -548,6 +548,13 @@ def test_a_layer_put_in_anothers_place_is_used():
     assert close(net(x)[0], y)
 
 
+def test_heads_are_traced_by_fx():
+    head = VGGHead(5, in_channels=8, channels=6, kernel_size=2).eval()
+    for size in ((2, 2), (3, 4)):
+        feats = (torch.randn(2, 8, *size),)
+        assert torch.allclose(torch.fx.symbolic_trace(head)(feats), head(feats), atol=1e-6)
+
+
 def test_torchvisions_feature_extractor():
     net = small("A").eval()
     x = images(1, 3, 32, 32)

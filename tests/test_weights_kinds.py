@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, PretrainedInit
@@ -366,6 +367,41 @@ def test_fc8s_rows_go_by_their_classes_names(tmp_path):
     )
     assert not (model.head.fc8.weight.flatten(1) == theirs).any()
     assert not start_from(classifier(), source, {}).new
+
+
+def test_fc_layers_go_by_their_number_whatever_the_files_order(tmp_path):
+    state = torchvision_net("A").state_dict()
+    moved = {k.replace("classifier.6", "classifier.10"): v for k, v in state.items()}
+    path = tmp_path / "net.safetensors"  # sorts its names: 0, 10, 3
+    safetensors.torch.save_file(moved, path)
+    start_from(model := classifier(), open_source(path))
+    assert model.head.fc7.weight.flatten(1).equal(state["classifier.3.weight"])
+    assert model.head.fc8.weight.flatten(1).equal(state["classifier.6.weight"])
+
+
+def test_a_file_of_fc_layers_alone_is_told_in_one_line(tmp_path):
+    state = {k: v for k, v in torchvision_net("A").state_dict().items() if "classifier" in k}
+    path = saved(state, tmp_path / "net.pth")
+    for load in (lambda: start_from(classifier(), open_source(path)), lambda: convert(path, "A")):
+        with pytest.raises(UserError, match="is incomplete: it lacks conv1_1.weight"):
+            load()
+
+
+@pytest.mark.parametrize("arrays", [2, 3, 4])
+def test_norms_between_keras_layers_are_refused_and_others_named(arrays, tmp_path, caplog):
+    layers, path = keras_layers("A"), tmp_path / "net.h5"
+    for norms, said in ((1, "are left bn_0"), (8, "has 8 batch norms")):
+        write_keras(path, layers, "keras2")
+        with h5py.File(path, "a") as file:
+            for i in range(norms):
+                for j in range(arrays):
+                    file[f"bn_{i}/bn_{i}/{j}"] = np.ones(8, np.float32)
+        if norms == 8:
+            with pytest.raises(UserError, match=said):
+                convert(path, "A")
+        else:
+            convert(path, "A")
+            assert said in caplog.text
 
 
 def test_what_changes_the_function_is_refused(tmp_path):

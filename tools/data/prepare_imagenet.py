@@ -219,7 +219,7 @@ def _devkits_labels(devkit: Path) -> dict[str, str]:
 def _kaggles_labels(table: Path) -> dict[str, str]:
     """A line an image: its name, and for each of its boxes the class and the corners."""
     labels = {}
-    with open(table, newline="", encoding="utf-8", errors="replace") as file:
+    with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
         for number, row in enumerate(csv.reader(file), 1):
             if not row or row[0] == "ImageId":
                 continue

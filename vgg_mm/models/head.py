@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.heads import ClsHead
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import MODELS
@@ -38,7 +38,7 @@ class FC(nn.Conv2d):
             total = self.dilation[0] * (self.kernel_size[0] - 1)
             x = F.pad(x, (0, total % 2, 0, total % 2)) if total % 2 else x
             return F.conv2d(x, self.weight, self.bias, padding=total // 2, dilation=self.dilation)
-        if _is_exporting() or torch.jit.is_tracing():
+        if _is_exporting() or torch.jit.is_tracing() or isinstance(x, fx.Proxy):
             return super().forward(x)
         k = self.kernel_size[0]
         windows = x.unfold(2, k, 1).unfold(3, k, 1)  # (N, in, H-k+1, W-k+1, k, k)
@@ -96,7 +96,8 @@ class VGGFC(BaseModule):
             UserError: If the map is smaller than fc6's kernel.
         """
         k = self.fc6.kernel_size[0]
-        if self.fc6.padding != "same" and min(x.shape[-2:]) < k:
+        whole = self.fc6.padding == "same" or isinstance(x, fx.Proxy)
+        if not whole and min(x.shape[-2:]) < k:
             h, w = x.shape[-2:]
             raise UserError(
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "

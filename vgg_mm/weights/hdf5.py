@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import zipfile
 from math import isqrt
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from vgg_mm.errors import UserError, library
@@ -67,9 +69,19 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{path}: {', '.join([*others][:4])} belong to no layer of a VGG (block1_conv1, fc1, "
             "conv2d, dense ...)."
         )
-    norms = [shapes for shapes in others.values() if len(shapes) == 4 == 4 * len({*shapes})]
+    # Gamma and beta are there as the model has them, mean and variance always.
+    norms = [s for s in others.values() if len(s) in (2, 3, 4) and len({*s}) == 1 == len(s[0])]
     if len(norms) >= STAGES:
         raise UserError(f"{path} has {len(norms)} batch norms, which the paper's nets have not.")
+    if others:
+        left = [*dict.fromkeys(name or "the file's own arrays" for name in others)]
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        print_log(
+            f"{path}: of the file are left {', '.join(left[:4])}{more}. If they stand between the "
+            "net's layers, it computes something else.",
+            "current",
+            logging.WARNING,
+        )
     pairs = {name: _pair(path, name, layers[name]) for name in sorted(layers, key=_rank)}
     caffe = any(re.match("conv[1-5]_", name) for name in pairs)
     tensors: dict[str, Tensor] = {}

@@ -30,7 +30,9 @@ FIRST = {
 ROOTS = {"sequence": "", "vgg_mm": "", "keras": ""}  # the others': features.
 # A conv or a norm of the five stages, in the names of Caffe's users, of Keras and ours.
 AMONG = re.compile(
-    r"((bn|scale)_)?(conv|bn|scale|block)[1-5]_(conv)?\d+([/_.-](bn|scale|batch_?norm))?", re.I
+    r"((bn|scale|batch_?norm)_)?(conv|bn|scale|block|(batch)?_?norm_?)[1-5]_(conv)?\d+"
+    r"([/_.-](bn|scale|batch_?norm))?",
+    re.I,
 )
 
 
@@ -69,7 +71,7 @@ class Match:
 
 def layers(keys: Iterable[str]) -> list[str]:
     """The layers of the weights' names, each once: ``conv1_1`` of ``conv1_1.weight``."""
-    return list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+    return list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
 
 
 def conv_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
@@ -198,6 +200,7 @@ def _fcs(found: list[str], tensors: dict[str, Tensor]) -> tuple[str, tuple[str, 
     if len(before) > 1:
         raise Ambiguous(f"{name}0" for name in before)
     inside = [part[0] for part in parts if part]
+    inside.sort(key=lambda name: [int(n) for n in re.findall(r"\d+", name[len(before[0]) :])])
     linear = [n for n in inside if f"{n}.weight" in tensors and tensors[f"{n}.weight"].ndim > 1]
     usual = tuple(before[0].removesuffix("classifier.") + name for name in FCS["torchvision"])
     theirs = tuple(linear) if len(linear) == 3 else usual

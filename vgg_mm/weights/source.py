@@ -278,7 +278,7 @@ def build(source: Source, arch: str, features_only: bool) -> nn.Module:
 
     def shape(name: str, length: int) -> tuple[int, ...]:
         """Of a weight, or a stand-in for one that will not fit."""
-        found = source.tensors.get(matched.names[name])
+        found = source.tensors.get(matched.names.get(name, name))
         usable = found is not None and found.ndim >= length and found.numel()
         return tuple(found.shape) if usable else (1,) * length
 
