@@ -254,6 +254,12 @@ def test_the_limit_is_a_setting(monkeypatch, tmp_path):
         read_image(str(tmp_path / "a.png"))
 
 
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(CorruptImageError, match="pipe.jpg: not a file"):
+        read_image(str(tmp_path / "pipe.jpg"))
+
+
 def test_pillows_own_limit_is_left_alone(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     assert np.array_equal(decode(encode(".png", COLOR), "x"), COLOR)

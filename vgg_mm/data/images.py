@@ -78,6 +78,8 @@ def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> byt
             or not permitted, a mount is gone, a store does not answer. ``path`` is named.
     """
     backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
     try:
         data = backend.get(path)
     except Exception as error:  # each store has its own
