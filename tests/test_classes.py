@@ -21,7 +21,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from vgg_mm import launch
-from vgg_mm.data import Folders, ImageNet, read_image
+from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_pictures, hidden
 from vgg_mm.data.folders import WORDNET
@@ -408,6 +408,47 @@ def test_data_without_class_names_and_other_heads(classes, tmp_path):
     assert metrics["error/top1"] == 0
     names = classes or ("0", "1", "2")
     assert Scores.load(tmp_path / "s.npz").classes.tolist() == [*names]
+
+
+def test_parts_of_a_data_set_are_labelled_by_name(tmp_path):
+    whole, part = tree(tmp_path / "a", train=CLASSES), tree(tmp_path / "b", train=CLASSES[1:])
+    other = tree(tmp_path / "c", train=(*CLASSES, "zebra"))
+    sets = [dict(type="vgg_mm.Folders", data_root=str(root), split="train", pipeline=[])
+            for root in (whole, part, whole)]  # fmt: skip
+    sets[2]["classes"] = CLASSES[::-1]
+    joined = dict(type="ConcatDataset", datasets=sets, ignore_keys=["classes", "folders"])
+    data = SeededDataset(joined)
+    samples = data.__getitems__([(0, 0, i) for i in range(len(data))])
+    assert {CLASSES[s["gt_label"]] == Path(s["img_path"]).parent.name for s in samples} == {True}
+    assert len(samples) > 2 * len(CLASSES)
+    with pytest.raises(UserError, match="ignore_keys=.'classes', 'folders'., labels go by"):
+        SeededDataset(dict(joined, ignore_keys=None))
+    sets.append(dict(sets[0], data_root=str(other)))
+    with pytest.raises(UserError, match="a part of the data set has classes that .* lacks: zebra"):
+        SeededDataset(joined)
+
+
+def test_a_test_set_may_be_of_several_parts(tmp_path):
+    root = tree(tmp_path / "data", train=CLASSES, val=CLASSES)
+    cfg = narrow(root, tmp_path)
+    cfg.model.head.num_classes = 3
+    Runner.from_cfg(cfg).train()
+    part = dict(type="vgg_mm.Folders", data_root=str(root))
+    sets = [dict(part, split="val"), dict(part, split="train")]
+    cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=sets)
+    launch.test(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")
+    assert len(Scores.load(tmp_path / "s.npz").names) == len(list(root.rglob("*.jpg")))
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    root = tree(tmp_path / "data", train=CLASSES)
+    number = len(find_pictures(root / "train"))
+    (root / "train/back").symlink_to("..")
+    (root / "train/cat/back").symlink_to("../..")
+    (root / "train/cat/loop.jpg").symlink_to("loop.jpg")
+    assert len(find_pictures(root / "train")) == number + 1
+    data = Folders(str(root), split="train")
+    assert data.metainfo["classes"] == CLASSES and len(data) == number + 1
 
 
 @pytest.mark.parametrize("seeded", [True, False])

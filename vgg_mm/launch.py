@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from vgg_mm import arguments
+from vgg_mm.data.wrappers import with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.mim import config_file
@@ -218,8 +219,8 @@ def _run(
     half: bool,
     few: bool = False,
 ) -> dict[str, float]:
+    cfg.test_dataloader.dataset = with_pipeline(cfg.test_dataloader.dataset, cfg.tta_pipeline)
     tested = cfg.test_dataloader.dataset
-    tested.pipeline = cfg.tta_pipeline
     parts = str(parts_folder(out, protocol, cfg.model.to_dict(), tested.to_dict()))
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")

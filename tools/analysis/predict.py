@@ -6,6 +6,7 @@ python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_
 Draws each picture with its most probable classes, as a PNG.
 """
 
+import os
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -45,7 +46,9 @@ def main() -> None:
     if args.pictures.is_dir():
         folder, drawn = args.pictures, args.out.resolve()
         found = map(Path, find_pictures(folder))
-        pictures = [picture for picture in found if drawn not in picture.resolve().parents]
+        pictures = [
+            picture for picture in found if drawn not in Path(os.path.realpath(picture)).parents
+        ]
         if not pictures:
             raise UserError(f"no picture in {folder} but those in {args.out}, where to draw.")
     predictor = Predictor(load_config(args), args.checkpoint)

@@ -90,16 +90,21 @@ def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
             differences(name, ours, other, meta) + " Name them alike: rename or remove a folder, or"
             " give the data set classes=[...]."
         )
-    if numbers != list(range(len(meta["classes"]))):
-        for each in levels(dataset):
-            if holds_pictures(each):
-                each.pipeline.transforms.insert(0, Relabel(numbers, len(meta["classes"])))
-                each.empty = {*range(len(meta["classes"]))} - {*numbers} | {
-                    numbers[label] for label in getattr(each, "empty", ())
-                }
-            if hasattr(each, "_metainfo"):
-                each._metainfo.pop("folders", None)
-                each._metainfo.update({key: meta[key] for key in _KEYS if key in meta})
+    for each in levels(dataset):
+        # The parts of one that wraps several have classes of their own.
+        own = metainfo(each) if metainfo(each).get("classes") else ours
+        if (numbers := positions(meta, own)) is None:
+            raise UserError(differences(f"a part of {name}", own, other, meta))
+        if numbers == list(range(len(meta["classes"]))):
+            continue
+        if holds_pictures(each):
+            each.pipeline.transforms.insert(0, Relabel(numbers, len(meta["classes"])))
+            each.empty = {*range(len(meta["classes"]))} - {*numbers} | {
+                numbers[label] for label in getattr(each, "empty", ())
+            }
+        if hasattr(each, "_metainfo"):
+            each._metainfo.pop("folders", None)
+            each._metainfo.update({key: meta[key] for key in _KEYS if key in meta})
     return empty_classes(dataset)
 
 

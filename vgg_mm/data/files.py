@@ -49,7 +49,8 @@ def folders_in(root: str) -> list[str]:
         names = [*fileio.list_dir_or_file(root, list_dir=True, list_file=False)]
     except OSError as error:
         _stop(error)
-    return sorted(name.rstrip("/") for name in names if not hidden(name.rstrip("/")))
+    names = [name.rstrip("/") for name in names]
+    return sorted(x for x in names if not hidden(x) and not _leads_back(root, x))
 
 
 def files_below(root: str | os.PathLike) -> Iterator[str]:
@@ -66,11 +67,19 @@ def files_below(root: str | os.PathLike) -> Iterator[str]:
                 yield path
         return
     for parent, folders, names in os.walk(root, onerror=_stop, followlinks=True):
-        folders[:] = [name for name in folders if not hidden(name)]
+        folders[:] = [x for x in folders if not hidden(x) and not _leads_back(parent, x)]
         below = os.path.relpath(parent, root)
         for name in names:
             if not hidden(name):
                 yield name if below == "." else os.path.join(below, name)
+
+
+def _leads_back(parent: str | os.PathLike, name: str) -> bool:
+    """Whether a folder is a link to one that it is in, which would go round in circles."""
+    if not os.path.islink(path := os.path.join(parent, name)):
+        return False
+    target, here = os.path.realpath(path), os.path.realpath(parent)
+    return os.path.commonpath([target, here]) == target
 
 
 def _stop(error: OSError) -> NoReturn:

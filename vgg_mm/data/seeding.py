@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler
 
-from vgg_mm.data.classes import metainfo
+from vgg_mm.data.classes import agree, metainfo
 from vgg_mm.data.images import CorruptImageError
 from vgg_mm.data.wrappers import innermost, levels
 from vgg_mm.errors import UserError
@@ -93,6 +93,15 @@ class SeededDataset(Dataset):
             getattr(self.dataset, "full_init", lambda: None)()
         except NotImplementedError as error:  # of KFoldDataset's for a wrapper
             raise UserError(f"SeededDataset: {error}") from error
+        except ValueError as error:
+            if "meta information" not in str(error):
+                raise
+            raise UserError(
+                f"SeededDataset: {error}. With ignore_keys=['classes', 'folders'], labels go by "
+                "the classes' names."
+            ) from error
+        if (meta := dict(metainfo(self.dataset))).get("classes"):
+            agree(self.dataset, meta, "the data set", "its first part")
         for each in levels(self.dataset):
             if len(each):
                 innermost(each, 0)  # so that what cannot be used is told now

@@ -21,6 +21,18 @@ def levels(dataset: Dataset) -> Iterator[Dataset]:
                 yield from levels(each)
 
 
+def with_pipeline(dataset: dict, pipeline: list[dict]) -> dict:
+    """A data set's config with another pipeline, or a wrapper's, whose sets get it."""
+    if "datasets" in dataset:
+        return {
+            **dataset,
+            "datasets": [with_pipeline(each, pipeline) for each in dataset["datasets"]],
+        }
+    if "dataset" in dataset:
+        return {**dataset, "dataset": with_pipeline(dataset["dataset"], pipeline)}
+    return {**dataset, "pipeline": pipeline}
+
+
 def holds_pictures(dataset: Dataset) -> bool:
     """Whether it is no wrapper, but describes samples and has a pipeline for them."""
     return hasattr(dataset, "get_data_info") and hasattr(dataset, "pipeline")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from vgg_mm.data.classes import agree, differences, empty_classes, metainfo, positions, shortened
-from vgg_mm.data.wrappers import holds_pictures, levels
+from vgg_mm.data.wrappers import holds_pictures, levels, with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS, HOOKS
 
@@ -220,5 +220,5 @@ def _check_labels(dataset: Dataset, name: str, classes: int | None) -> None:
 def _another_test_set(runner: Runner) -> Dataset | None:
     """The data set to test on after the training, if it is not that of the validation."""
     configs = [runner.cfg.get(f"{name}_dataloader") for name in ("val", "test")]
-    val, test = ({**(each or {}).get("dataset", {}), "pipeline": []} for each in configs)
+    val, test = (with_pipeline((each or {}).get("dataset", {}), []) for each in configs)
     return DATASETS.build(test) if "type" in test and test != val else None
