@@ -226,12 +226,12 @@ def _run(
     cfg.test_dataloader.collate_fn = dict(type="pseudo_collate")
     cfg.test_dataloader.sampler = dict(type="vgg_mm.RemainingSampler", parts=parts)
     cfg.test_evaluator = dict(type=saver, file=str(out), protocol=protocol, parts=parts, half=half)
-    # The bar tells how far the test is, the log only its end.
     # Features are of data with classes of its own; a test is of the checkpoint's.
     compared = ("vgg_mm.ClassesHook", "vgg_mm.ClassCountHook")
     hooks = [hook for hook in cfg.get("custom_hooks", []) if hook.get("type") not in compared]
     if saver == "vgg_mm.SaveScores":
         hooks.append(dict(type="vgg_mm.ClassesHook"))
+    # The bar tells how far the test is, the log only its end.
     cfg.custom_hooks = [*hooks, dict(type="vgg_mm.ProgressBarHook")]
     logger = dict(type="LoggerHook", interval=sys.maxsize)
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}

@@ -84,17 +84,15 @@ def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
         UserError: If the data set has a class that ``meta`` lacks, or its labels cannot be changed.
     """
     ours = metainfo(dataset)
-    numbers = positions(meta, ours)
-    if numbers is None:
-        raise UserError(
-            differences(name, ours, other, meta) + " Name them alike: rename or remove a folder, or"
-            " give the data set classes=[...]."
-        )
     for each in levels(dataset):
         # The parts of one that wraps several have classes of their own.
         own = metainfo(each) if metainfo(each).get("classes") else ours
         if (numbers := positions(meta, own)) is None:
-            raise UserError(differences(f"a part of {name}", own, other, meta))
+            which = name if each is dataset else f"a part of {name}"
+            raise UserError(
+                differences(which, own, other, meta) + " Name them alike: rename or remove a "
+                "folder, or give the data set classes=[...]."
+            )
         if numbers == list(range(len(meta["classes"]))):
             continue
         if holds_pictures(each):
