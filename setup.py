@@ -25,6 +25,7 @@ setup(
         "vgg_mm.demo": ["pictures.zip", "README.md"],
         # Links to what lies at the top of the repository; a wheel gets the files.
         "vgg_mm": [
+            "py.typed",
             ".mim/model-index.yml",
             ".mim/configs/**/*.py",
             ".mim/configs/*.yml",
@@ -58,7 +59,7 @@ setup(
         # What tools/analysis/linear_svm.py fits with.
         "svm": SVM,
         "test": TEST,
-        "dev": [*TEST, "ruff"],
+        "dev": [*TEST, "mypy", "ruff"],
         "tensorboard": ["tensorboard"],
         # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
         "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],

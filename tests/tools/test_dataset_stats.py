@@ -17,7 +17,7 @@ from vgg_mm.data import read_image
 from vgg_mm.data.files import find_pictures
 from vgg_mm.errors import UserError
 
-TOOL = Path(__file__).parents[1] / "tools/data/dataset_stats.py"
+TOOL = Path(__file__).parents[2] / "tools/data/dataset_stats.py"
 
 
 @pytest.fixture

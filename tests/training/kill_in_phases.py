@@ -19,7 +19,7 @@ from vgg_mm.demo import unpack
 from vgg_mm.training import CheckpointHook, CorruptImagesHook, PlateauLR, TrainLoop
 from vgg_mm.upstream import FORMATTER
 
-tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/analysis/stress_resume.py"))
+tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/analysis/stress_resume.py"))
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 
 

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from middle import middle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from whole_strides import whole_strides
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.testing import score_map
 from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.score_map import draw_score_maps, place, score_maps
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/analysis/score_map.py"
 CONFIG = ROOT / "configs/demo.py"
 CLASSES = ["ant", "bee", "costs $5, not $6", "dog", "elk", "fox", "gnu", "hen"]
@@ -124,7 +124,7 @@ def test_maps_are_the_heads_softmax_at_every_position(cfg, model, picture):
     for Q, (image, posteriors) in zip([64, 100], maps, strict=True):
         rgb = rescale(read_image(picture), Q)[..., ::-1]
         assert (image == rgb).all()
-        x = (torch.from_numpy(middle(rgb).astype(np.float32)) - mean) / std
+        x = (torch.from_numpy(whole_strides(rgb).astype(np.float32)) - mean) / std
         with torch.no_grad():
             scores = model.head.score_map(model.backbone(x.permute(2, 0, 1)[None]))[0]
         expected = scores.exp() / scores.exp().sum(0)

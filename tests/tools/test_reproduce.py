@@ -47,7 +47,7 @@ from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
 from vgg_mm.testing import Scores
 from vgg_mm.testing.scores import file_sha256
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATES = {"train": 1e9, "test": 1e9}
 MICRO = Scale("micro", crop=32, width=2, channels=8, batch=4, lr=1e-2, epochs=3, options=SMALL)
 # Nets A and D stand for all: every kind of start, every kind of test, both ablations.

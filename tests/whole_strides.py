@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def middle(image: np.ndarray, stride: int = 32) -> np.ndarray:
+def whole_strides(image: np.ndarray, stride: int = 32) -> np.ndarray:
     """Cuts the sides of (H, W, 3) to whole strides, at both ends alike."""
     (top, height), (left, width) = (
         (side % stride // 2, side // stride * stride) for side in image.shape[:2]

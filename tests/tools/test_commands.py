@@ -26,7 +26,7 @@ from vgg_mm.mim import commands
 from vgg_mm.registry import MODELS
 from vgg_mm.testing import Scores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs/demo.py")
 # A run of seconds: one epoch of a narrow net in big batches.
 SHORT = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=128", "model.backbone.width=4"]

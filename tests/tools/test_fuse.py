@@ -11,7 +11,7 @@ import pytest
 
 from vgg_mm.testing import Scores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 N, CLASSES = 60, 8
 
 

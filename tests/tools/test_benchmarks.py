@@ -17,7 +17,7 @@ from tools.benchmarks.input import generate
 from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_testing_benchmark_agrees_with_timm_and_stock(tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from tools.reproduce.scales import SCALES
 from vgg_mm.paper import TABLE_3
 from vgg_mm.testing.scores import file_sha256
 
-FOLDER = Path(__file__).parents[1] / "docs/mini-paper"
+FOLDER = Path(__file__).parents[2] / "docs/mini-paper"
 SCALE = SCALES["mini"]
 
 

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from middle import middle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from whole_strides import whole_strides
 
 from vgg_mm.data import VOCList, read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.launch import extract
 from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,9 @@ def by_hand(net, picture, layer, scales=(64, 97)):
     """Each scale's activations (channels,), averaged over space and the mirror image."""
     described = []
     for Q in scales:
-        image = middle(rescale(read_image(str(picture)), Q), 16 if layer == "conv4_2" else 32)
+        image = whole_strides(
+            rescale(read_image(str(picture)), Q), 16 if layer == "conv4_2" else 32
+        )
         image = torch.from_numpy(image).permute(2, 0, 1)
         x = net.data_preprocessor(dict(inputs=image[None]))["inputs"]
         halves = []

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from middle import middle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain import ImageClassificationInferencer
 from mmpretrain.registry import MODELS
+from whole_strides import whole_strides
 
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
@@ -20,7 +20,7 @@ from vgg_mm.mim import commands
 from vgg_mm.testing.evaluation import TestTime
 from vgg_mm.testing.predict import Predictor, draw
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo.py"
 CLASSES = ["ant", "bee", "costs $5, not $6", "dog", "elk", "fox", "gnu", "hen"]
 PICTURES = {
@@ -100,7 +100,7 @@ def by_hand(cfg, model, picture):
     """Dense at Q, with the mirror image."""
     image = read_image(str(picture))
     (Q,) = cfg.tta_pipeline[1].scales
-    x = normalised(cfg, middle(rescale(image, Q)))
+    x = normalised(cfg, whole_strides(rescale(image, Q)))
     return (posterior(model, x) + posterior(model, x.flip(3))) / 2
 
 

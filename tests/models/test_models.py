@@ -27,7 +27,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.models import FC, VGG, VGGFC, Glorot, VGGHead, VGGNeck
 from vgg_mm.paper import TABLE_1, stages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BN = dict(type="BN")
 NORMAL = dict(type="Normal", layer="Conv2d", std=0.01)
 PARAMETERS = {

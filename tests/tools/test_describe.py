@@ -10,7 +10,7 @@ from tools.analysis.lesson import lesson
 from vgg_mm.models.describe import build, describe, layer_table, paper_net, total
 from vgg_mm.paper import PARAMETERS, TABLE_1, stages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def small_net(width, kernel_size=7, **backbone):

@@ -22,7 +22,7 @@ from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, scores_command
 from vgg_mm.testing import Scores
 from vgg_mm.testing.evaluation import VIEWS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NARROW = {
     "model.backbone.width": 1,
     "model.head.in_channels": 8,

@@ -17,7 +17,7 @@ import pytest
 
 from vgg_mm.errors import UserError
 
-TOOL = Path(__file__).parent.parent / "tools/data/prepare_imagenet.py"
+TOOL = Path(__file__).parents[2] / "tools/data/prepare_imagenet.py"
 spec = importlib.util.spec_from_file_location("prepare_imagenet", TOOL)
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)

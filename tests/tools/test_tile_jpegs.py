@@ -14,7 +14,7 @@ from tools.data.tiling import TILED, divisor, tile
 from vgg_mm.data import decode
 from vgg_mm.data.jpeg import Jpeg
 
-TOOL = Path(__file__).parents[1] / "tools/data/tile_jpegs.py"
+TOOL = Path(__file__).parents[2] / "tools/data/tile_jpegs.py"
 needs_jpegtran = pytest.mark.skipif(not shutil.which("jpegtran"), reason="jpegtran is missing")
 
 

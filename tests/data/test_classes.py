@@ -30,7 +30,7 @@ from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.scores import Scores
 from vgg_mm.training.checkpoints import read_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "horse")
 
 

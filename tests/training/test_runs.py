@@ -36,7 +36,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.training import DDP, PlateauLR
 from vgg_mm.training.checkpoints import AtomicBackend, latest, read_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 # The schedule.
@@ -760,7 +760,7 @@ def test_the_whole_run_has_drops(killed):
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory, jpeg_tree):
-    return scripted("one_or_two.py", tmp_path_factory.mktemp("one_or_two"), jpeg_tree)
+    return scripted("train_on_one_and_two.py", tmp_path_factory.mktemp("one_and_two"), jpeg_tree)
 
 
 def test_two_processes_take_the_steps_of_one(losses):

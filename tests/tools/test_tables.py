@@ -15,7 +15,7 @@ import vgg_mm.launch
 from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_7_VGG
 from vgg_mm.testing import Protocol, Scores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 N, CLASSES = 997, 12
 LABELS = np.random.default_rng(0).integers(CLASSES, size=N)
 JITTER = (256, 512)

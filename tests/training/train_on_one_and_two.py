@@ -18,7 +18,7 @@ import vgg_mm.launch  # noqa: F401
 from vgg_mm.training import TrainLoop
 from vgg_mm.upstream import FORMATTER
 
-tool = runpy.run_path(str(Path(__file__).parents[1] / "tools/analysis/stress_resume.py"))
+tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/analysis/stress_resume.py"))
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 folder, pictures = map(Path, sys.argv[1:])
 
