@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tools.analysis.predictor import Predictor
 from tools.reproduce.plan import step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.errors import UserError
 from vgg_mm.paper import config_name, scaled
-from vgg_mm.testing.predict import Predictor
 from vgg_mm.writing import write_text
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from tools.analysis.layers import build, describe, total
 from tools.reproduce.pictures import Data
 from tools.reproduce.scales import ROOT, Scale, as_arguments, config_file, options
-from vgg_mm.models.describe import build, describe, total
 from vgg_mm.paper import S_JITTER, TRAININGS, Side, Training, config_name, scaled, scores_needed
 from vgg_mm.testing.evaluation import VIEWS
 

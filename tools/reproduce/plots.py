@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from tools.analysis.drawing import legible, show
+from tools.analysis.paper_tables import METHODS
+from tools.analysis.predictor import Predictor
 from tools.analysis.report import RIGHT, WRONG, curves
+from tools.analysis.score_maps import draw_score_maps
 from tools.reproduce.plan import Run, step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, TRAININGS, config_name, scaled
-from vgg_mm.testing.drawing import legible, show
-from vgg_mm.testing.predict import Predictor
-from vgg_mm.testing.score_map import draw_score_maps
-from vgg_mm.testing.tables import METHODS
 
 OURS, PAPERS = "#1f5fa8", "0.45"
 NETS = {"A": "0.2", "A-LRN": "0.6", "B": "#7b4ea3", "C": "#c77c11", "D": "#1a7f37", "E": "#c62828"}

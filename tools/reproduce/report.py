@@ -12,6 +12,8 @@ import matplotlib
 import mmengine
 import torch
 
+from tools.analysis.paper_tables import METHODS, make_tables
+from tools.analysis.stored import scores_files
 from tools.reproduce import plots
 from tools.reproduce.bootstrap import DRAWS, FAILS, HOLDS, LEVEL, Verdict, images_needed, joint
 from tools.reproduce.claims import CLAIMS, MARGIN, Part
@@ -33,7 +35,6 @@ from tools.reproduce.scales import Scale
 from tools.reproduce.steps import plan_text
 from vgg_mm.paper import scaled
 from vgg_mm.testing.scores import Scores, file_sha256
-from vgg_mm.testing.tables import METHODS, make_tables, scores_files
 from vgg_mm.writing import write_text
 
 

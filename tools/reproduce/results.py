@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tools.analysis.fusion import check_same_data
+from tools.analysis.stored import StoredScores, scores_files
 from tools.reproduce.bootstrap import DRAWS, Verdict, bootstrap, interval, judge
 from tools.reproduce.claims import LARGER, Part
 from tools.reproduce.plan import Ablation, Run, ablations
 from tools.reproduce.scales import Scale
 from vgg_mm.errors import UserError
 from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, FusionRow, Row
-from vgg_mm.testing.fusion import check_same_data
 from vgg_mm.testing.scores import Scores
-from vgg_mm.testing.tables import StoredScores, scores_files
 
 AnyRow = Row | FusionRow
 # Each test scale of each model by itself, for the effect of S and Q.
@@ -30,7 +30,7 @@ def _key(row: AnyRow, k: int) -> tuple:
 class Results:
     """The errors of all runs: the mean over seeds, and over the folds' images.
 
-    Serves :func:`vgg_mm.testing.tables.make_tables` as :class:`StoredScores` does for one run.
+    The tables are made from it as they are from the :class:`StoredScores` of one run.
 
     Args:
         scale: The sizes.
@@ -44,8 +44,6 @@ class Results:
     Raises:
         UserError: If no run has scores, or two seeds of a fold were tested on different images.
     """
-
-    files: dict = {}  # no further scores for the tables
 
     def __init__(self, scale: Scale, runs: Sequence[Run], draws: int = DRAWS) -> None:
         self.scale = scale

@@ -83,7 +83,7 @@ class Scale:
     @property
     def kernel(self) -> int:
         """The side of fc6's kernel."""
-        return self.crop // 32
+        return scaled(DEFAULTS["model.head.kernel_size"], self.crop)
 
 
 _CHOSEN = (
