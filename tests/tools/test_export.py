@@ -26,9 +26,9 @@ from small_nets import (
     torchvision_net,
 )
 
+from tools.weights.formats import save
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
-from vgg_mm.weights.files import save
 
 CONFIG = """
 _base_ = {base!r}
