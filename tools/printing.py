@@ -20,7 +20,7 @@ def as_text(rows: Rows, words: Collection[int] = (0,)) -> str:
     Returns:
         The table's lines, however wide.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, title in enumerate(rows[0]):
         table.add_column(title, justify="left" if i in words else "right", no_wrap=True)
     for row in rows[1:]:

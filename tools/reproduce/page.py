@@ -11,6 +11,8 @@ from string import Template
 
 from markdown_it import MarkdownIt
 
+from tools.printing import as_markdown
+
 
 def table(caption: str, rows: Sequence[Sequence[str]], note: str = "") -> str:
     """A table; its cells may hold line breaks.
@@ -22,11 +24,7 @@ def table(caption: str, rows: Sequence[Sequence[str]], note: str = "") -> str:
         rows: The first one is the header.
         note: What to see in it.
     """
-    header, *body = (
-        [cell.strip().replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in rows
-    )
-    lines = (f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
-    return "\n\n".join(filter(None, [f"**{caption}**", note, "\n".join(lines)]))
+    return "\n\n".join(filter(None, [f"**{caption}**", note, as_markdown(rows)]))
 
 
 def figure(name: str, caption: str, note: str) -> str:
