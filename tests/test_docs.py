@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from mmengine.registry import Registry
 
+from tools.analysis.layers import describe, paper_net, total
 from vgg_mm import paper, registry
-from vgg_mm.models.describe import describe, paper_net, total
 
 ROOT = Path(__file__).parents[1]
 DOCS = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}

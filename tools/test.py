@@ -13,8 +13,8 @@ def main() -> None:
     """Runs the tool."""
     from mmengine.dist import is_main_process
 
+    from tools.analysis.paper_tables import beside_paper
     from vgg_mm.launch import load_config, multi_scale, parser, start_processes, test
-    from vgg_mm.testing.tables import beside_paper
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")

@@ -20,13 +20,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from tools.analysis.predictor import Predictor
 from vgg_mm import launch
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_pictures, hidden
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.errors import UserError
-from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.scores import Scores
 from vgg_mm.training.checkpoints import read_checkpoint
 

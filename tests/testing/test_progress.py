@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from mmengine import Config
 
+from tools.analysis.paper_tables import beside_paper
 from vgg_mm.errors import UserError
 from vgg_mm.launch import multi_scale
 from vgg_mm.testing import ProgressBarHook, Scores
-from vgg_mm.testing.tables import beside_paper
 
 
 def lines(capsys, hook, batches, images=9, scored=2):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from tools.analysis.layers import build, describe, layer_table, paper_net, total
 from tools.analysis.lesson import lesson
-from vgg_mm.models.describe import build, describe, layer_table, paper_net, total
 from vgg_mm.paper import PARAMETERS, TABLE_1, stages
 
 ROOT = Path(__file__).parents[2]

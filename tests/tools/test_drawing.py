@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
+from tools.analysis import drawing
+from tools.analysis.drawing import legible, show
+from tools.analysis.predictor import draw
 from tools.analysis.svm import Result
 from tools.analysis.svm import draw as draw_svm
-from vgg_mm.testing import drawing
-from vgg_mm.testing.drawing import legible, show
-from vgg_mm.testing.predict import draw
 
 CAT, DOG, GOAT = "猫", "犬", "ヤギ"
 BOX = "\N{WHITE SQUARE}"
@@ -83,7 +83,7 @@ def test_every_drawing_has_legible_names(bare, tmp_path, monkeypatch):
     """Without a font, names of other scripts neither fail nor warn, and have numbers."""
     asked = []
     monkeypatch.setattr(
-        "vgg_mm.testing.predict.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
+        "tools.analysis.predictor.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
     )
     monkeypatch.setattr(
         "tools.analysis.svm.legible", lambda *args: asked.append(legible(*args)) or asked[-1]

@@ -14,11 +14,11 @@ from mmpretrain import ImageClassificationInferencer
 from mmpretrain.registry import MODELS
 from whole_strides import whole_strides
 
+from tools.analysis.predictor import Predictor, draw
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.mim import commands
 from vgg_mm.testing.evaluation import TestTime
-from vgg_mm.testing.predict import Predictor, draw
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo.py"
@@ -150,7 +150,7 @@ def test_tool_does_not_predict_its_own_drawings(checkpoint, folder, tool, monkey
     monkeypatch.chdir(folder)
     first, second = (tool(CONFIG, checkpoint, ".") for _ in range(2))
     assert first == second and "predictions/wide.png.png" not in second
-    with pytest.raises(SystemExit, match="no picture in . but those in ."):
+    with pytest.raises(SystemExit, match="no image in . but those in ."):
         tool(CONFIG, checkpoint, ".", "--out", ".")
 
 
@@ -167,12 +167,12 @@ def test_tool_goes_on_after_a_bad_picture(checkpoint, folder, tool, capsys):
     with pytest.raises(SystemExit) as exit:
         tool(CONFIG, checkpoint, folder)
     error = str(exit.value)
-    assert error.startswith("error: 3 of 7 pictures failed:\n")
+    assert error.startswith("error: 3 of 7 images failed:\n")
     for name in ("a.jpg: the file is empty.", "deep/z.jpg: the picture is trunc", "gone.png: No "):
         assert f"\n  {folder}/{name}" in error
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 4 * 6 + 1 and f"{folder}/wide.png\n" in out
-    with pytest.raises(SystemExit, match="1 of 1 pictures failed:\n.*a.jpg: the file"):
+    with pytest.raises(SystemExit, match="1 of 1 images failed:\n.*a.jpg: the file"):
         tool(CONFIG, checkpoint, folder / "a.jpg")
     assert capsys.readouterr().out == ""
 
@@ -198,7 +198,7 @@ def test_tool_goes_on_after_pictures_too_large_or_too_thin(
     with pytest.raises(SystemExit) as exit:
         tool(CONFIG, checkpoint, folder)
     first, *failed = str(exit.value).split("\n  ")
-    assert first == "error: 4 of 8 pictures failed:"
+    assert first == "error: 4 of 8 images failed:"
     for line, name, says in zip(
         failed,
         ["deep/long.png", "huge.png", "strip.png", "wider.png"],
@@ -218,7 +218,7 @@ def test_errors(checkpoint, folder, tool, tmp_path):
     (tmp_path / "empty").mkdir()
     for args, message in {
         (CONFIG, checkpoint, tmp_path / "empty"): "no picture in .*empty",
-        (CONFIG, checkpoint, "nothing.jpg"): "no picture or folder nothing.jpg",
+        (CONFIG, checkpoint, "nothing.jpg"): "no image or folder nothing.jpg",
         (CONFIG, "none.pth", folder): "no checkpoint none.pth",
         (tmp_path / "none.py", checkpoint, folder): "no config .*none.py",
         (CONFIG, folder / "notes.txt", folder): ".*notes.txt is not a checkpoint that loads safely",

@@ -15,10 +15,9 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from whole_strides import whole_strides
 
+from tools.analysis.predictor import Predictor
+from tools.analysis.score_maps import draw_score_maps, place, score_maps
 from vgg_mm.data import read_image, rescale
-from vgg_mm.testing import score_map
-from vgg_mm.testing.predict import Predictor
-from vgg_mm.testing.score_map import draw_score_maps, place, score_maps
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/analysis/score_map.py"
@@ -87,7 +86,7 @@ def test_values_lie_in_the_middle_of_their_windows(kernel):
     h, w = 3, 5
     height, width = 32 * (h + kernel - 1) + 9, 32 * (w + kernel - 1) + 31  # 4 and 15 left unseen
     ramp = np.add.outer(100 * np.arange(h), np.arange(w)).astype(np.float32)
-    placed = place(ramp, height, width, kernel)
+    placed = place(ramp, height, width, kernel, 32)
     assert placed.shape == (height, width)
     for i in range(h):
         for j in range(w):
@@ -112,7 +111,7 @@ def test_the_net_looks_where_the_map_is_drawn(model):
         x_ = (weight.sum(0) * (torch.arange(256) + 0.5)).sum() / weight.sum()
         cells = np.zeros((5, 7), np.float32)
         cells[i, j] = 1
-        peak = np.argwhere((p := place(cells, 192, 256, 2)) == np.nanmax(p)).mean(0) + 0.5
+        peak = np.argwhere((p := place(cells, 192, 256, 2, 32)) == np.nanmax(p)).mean(0) + 0.5
         assert abs(y - peak[0]) < 6 and abs(x_ - peak[1]) < 6
 
 
@@ -136,7 +135,8 @@ def test_maps_are_the_heads_softmax_at_every_position(cfg, model, picture):
 def test_drawn_are_the_maps_of_the_most_probable_classes(cfg, model, picture, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        score_map, "place", lambda cells, *rest: drawn.append(cells) or place(cells, *rest)
+        "tools.analysis.score_maps.place",
+        lambda cells, *rest: drawn.append(cells) or place(cells, *rest),
     )
     predictor = Predictor(cfg, "net.pth")
     named = draw_score_maps(predictor, picture, 3, "drawn.png")
@@ -186,8 +186,8 @@ def test_mistakes(model, picture, tool):
     Path("cut.png").write_bytes(Path(picture).read_bytes()[:-20])
     Path("folder").mkdir()
     for args, says in {
-        ("none.jpg", *SMALL): "no picture none.jpg",
-        ("folder", *SMALL): "no picture folder",
+        ("none.jpg", *SMALL): "no image none.jpg",
+        ("folder", *SMALL): "no image folder",
         ("cut.png", *SMALL): "cut.png: the picture is truncated",
         (picture, "--top", 0, *SMALL): "--top 0: show 1 to 20 classes",
         (picture, "--scales", 40, *SMALL): "shortest side must be at least 64 pixels",

@@ -321,7 +321,7 @@ def test_mistakes(stored, mistake):
     Path("empty").mkdir()
     assert "no scores in empty" in mistake("empty")
     assert "no scores none.npz" in mistake("none.npz")
-    assert "cannot write empty" in mistake("--markdown", "empty")
+    assert "empty could not be written" in mistake("--markdown", "empty")
 
 
 def test_as_a_command_with_markdown(stored):

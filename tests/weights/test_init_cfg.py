@@ -21,10 +21,11 @@ from small_nets import (
 )
 from torch import nn
 
+from tools.weights.convert import convert
+from tools.weights.formats import save
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGFC
-from vgg_mm.weights.convert import convert
-from vgg_mm.weights.files import local, save
+from vgg_mm.weights.files import local
 from vgg_mm.weights.layouts import conv_names, fc_names
 
 

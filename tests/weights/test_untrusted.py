@@ -25,9 +25,9 @@ from small_nets import (
     write_keras,
 )
 
+from tools.weights.convert import convert
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
-from vgg_mm.weights.convert import convert
 
 
 def attribute(name, value):

@@ -22,9 +22,9 @@ def main() -> None:
     )
     args = args.parse_args()
 
+    from tools.analysis.layers import build, crop_side, describe, layer_table
     from tools.analysis.lesson import lesson
     from vgg_mm.launch import load_config
-    from vgg_mm.models.describe import build, crop_side, describe, layer_table
 
     if args.config is None:
         print(lesson())

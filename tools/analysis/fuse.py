@@ -29,7 +29,7 @@ def main() -> None:
 
     import numpy as np
 
-    from vgg_mm.testing.fusion import fuse, normalised
+    from tools.analysis.fusion import fuse, normalised
     from vgg_mm.testing.scores import Scores
 
     def load():

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgg_mm.models.describe import LayerInfo, columns, describe, paper_net, total
+from tools.analysis.layers import LayerInfo, describe, paper_net, total
+from tools.printing import as_text
 from vgg_mm.models.head import FC
 from vgg_mm.paper import TABLE_1, TABLE_2, TABLE_3
 
@@ -83,7 +84,7 @@ def _table_2(nets: dict[str, list[LayerInfo]]) -> list[str]:
     note = f"""Most parameters lie in the FC layers (fc6 alone has {fc6:,}), most work in the convs.
         So depth costs few parameters: with 8 more layers, E has {weights - 1:.0%} more of them than
         A, and {work:.1f} times its multiply-adds."""
-    return [columns(table), _prose(note)]
+    return [as_text(table), _prose(note)]
 
 
 def _why_3x3() -> list[str]:
@@ -125,7 +126,7 @@ def _why_3x3() -> list[str]:
         ),
         _beside(*(_grid(image[0, 0]) for image in spread), gap=6),
         _prose(f"Layers with C channels in and out, their weights counted for C = {c}:"),
-        columns(rows),
+        as_text(rows),
         _prose(
             f"""1. Fewer weights: the 7x7 layer has {more_than_3:.0%} more than the three 3x3 layers
             that see as much, the 5x5 layer {more_than_2:.0%} more than two. The stack is a 7x7
@@ -156,7 +157,7 @@ def _why_1x1(nets: dict[str, list[LayerInfo]]) -> list[str]:
             channels. With the ReLU behind it, it makes the net less linear and leaves its receptive
             field as it is. Stage 3 of three nets:"""
         ),
-        columns(rows, left=2),
+        as_text(rows, words=(0, 1)),
         _prose(
             """C is better than B: the additional non-linearity helps. D, as deep as C, is better
             still: it also matters to see more of the image."""
@@ -217,7 +218,7 @@ def _dense() -> list[str]:
             crop; fc7 and fc8 are 1x1. So net D takes a whole image of any size from 224x224 on, and
             averages its map of scores:"""
         ),
-        columns(rows),
+        as_text(rows),
         _prose(
             f"""The windows lie {fc6.stride} pixels apart and share the convs' work; a crop for each
             would repeat it (last column). And a window is surrounded by the image, a crop by zeros:

@@ -1,9 +1,9 @@
-"""Names what is on a picture, or on all pictures of a folder, by the config's test protocol.
+"""Names what is on an image, or on all images of a folder, by the config's test protocol.
 
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_photos --out named
 
-Draws each picture with its most probable classes, as a PNG.
+Draws each image with its most probable classes, as a PNG.
 """
 
 import os
@@ -18,9 +18,7 @@ def main() -> None:
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
-    args.add_argument(
-        "pictures", type=Path, help="a picture, or a folder; pictures count at any depth"
-    )
+    args.add_argument("images", type=Path, help="an image, or a folder; images count at any depth")
     args.add_argument(
         "--out",
         type=Path,
@@ -34,39 +32,37 @@ def main() -> None:
     args = args.parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: show 1 class or more.")
-    if not args.pictures.exists():
-        raise UserError(f"no picture or folder {args.pictures}.")
+    if not args.images.exists():
+        raise UserError(f"no image or folder {args.images}.")
 
+    from tools.analysis.predictor import Predictor, draw
     from vgg_mm.data.files import find_pictures
     from vgg_mm.data.images import CorruptImageError
     from vgg_mm.launch import load_config
-    from vgg_mm.testing.predict import Predictor, draw
 
-    folder, pictures = args.pictures.parent, [args.pictures]
-    if args.pictures.is_dir():
-        folder, drawn = args.pictures, args.out.resolve()
+    folder, images = args.images.parent, [args.images]
+    if args.images.is_dir():
+        folder, drawn = args.images, args.out.resolve()
         found = map(Path, find_pictures(folder))
-        pictures = [
-            picture for picture in found if drawn not in Path(os.path.realpath(picture)).parents
-        ]
-        if not pictures:
-            raise UserError(f"no picture in {folder} but those in {args.out}, where to draw.")
+        images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
+        if not images:
+            raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
     predictor = Predictor(load_config(args), args.checkpoint)
     failures = []
-    for picture in pictures:
+    for image in images:
         try:
-            top = predictor.top(picture, args.top)
-            print(picture, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
-            out = args.out / f"{picture.relative_to(folder)}.png"
-            draw(picture, top, out, predictor.classes)
+            top = predictor.top(image, args.top)
+            print(image, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
+            out = args.out / f"{image.relative_to(folder)}.png"
+            draw(image, top, out, predictor.classes)
         except CorruptImageError as error:
             failures.append(str(error))
         except OSError as error:
             raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
-    if len(failures) < len(pictures):
+    if len(failures) < len(images):
         print(f"Drawn in {args.out}")
     if failures:
-        failed = f"{len(failures)} of {len(pictures)} pictures failed:"
+        failed = f"{len(failures)} of {len(images)} images failed:"
         raise UserError("\n  ".join([failed, *failures]))
 
 

@@ -1,4 +1,4 @@
-"""The picture at the end of a training: what the net learned, and how."""
+"""The drawing at the end of a training: what the net learned, and how."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from vgg_mm.testing.drawing import legible, show
+from tools.analysis.drawing import legible, show
 from vgg_mm.testing.scores import Scores
 
 matplotlib.use("Agg")
@@ -25,7 +25,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     Args:
         scores: The file that :class:`vgg_mm.SaveScores` wrote.
         work_dir: The training's folder, whose logs, of all resumptions, hold the curves.
-        out: The picture to write.
+        out: The PNG to write.
     """
     saved = Scores.load(scores)
     posteriors, labels = saved.mean(), saved.labels
@@ -38,9 +38,9 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         parse_math=False,
         family=legible([Path(work_dir).name])[0],
     )
-    pictures, plots = figure.subfigures(2, height_ratios=(3, 2))
+    images, plots = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
-    cells = pictures.subplots(3, 8).flat
+    cells = images.subplots(3, 8).flat
     for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
         show(axes, os.path.join(saved.root, saved.names[i]))
         _say(axes, posteriors[i], labels[i], classes, families)

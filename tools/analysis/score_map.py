@@ -1,12 +1,12 @@
-"""Draws what the net says at every position of a picture: its dense class score map (Sec. 3.2).
+"""Draws what the net says at every position of an image: its dense class score map (Sec. 3.2).
 
 python tools/analysis/score_map.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
 python tools/analysis/score_map.py configs/vgg16_d_jitter.py best.pth photo.jpg --scales 256 384 512
 
 Each row is one of the most probable classes, each column a test scale Q. The posterior (soft-max
 over the classes at a position) is drawn where the net looked: in the middle of the window that fc6
-saw, pixel 32 j + 16 k of the rescaled picture for position j and a kernel of side k, and not
-stretched to the picture's edges, near which no window is centred. The larger Q, the finer the map.
+saw, pixel 32 j + 16 k of the rescaled image for position j and a kernel of side k, and not
+stretched to the image's edges, near which no window is centred. The larger Q, the finer the map.
 """
 
 from pathlib import Path
@@ -20,13 +20,13 @@ def main() -> None:
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
-    args.add_argument("picture", type=Path, help="a picture")
+    args.add_argument("image", type=Path, help="an image")
     args.add_argument(
         "--scales",
         nargs="+",
         type=int,
         metavar="Q",
-        help="the picture's shortest sides; default: the config's",
+        help="the image's shortest sides; default: the config's",
     )
     args.add_argument(
         "--top", type=int, metavar="K", default=3, help="how many classes; default: %(default)s"
@@ -37,19 +37,19 @@ def main() -> None:
     args = args.parse_args()
     if not 1 <= args.top <= 20:
         raise UserError(f"--top {args.top}: show 1 to 20 classes.")
-    if not args.picture.is_file():
-        raise UserError(f"no picture {args.picture}.")
+    if not args.image.is_file():
+        raise UserError(f"no image {args.image}.")
 
+    from tools.analysis.predictor import Predictor
+    from tools.analysis.score_maps import draw_score_maps
     from vgg_mm.launch import load_config, multi_scale
-    from vgg_mm.testing.predict import Predictor
-    from vgg_mm.testing.score_map import draw_score_maps
 
     cfg = load_config(args)
     if args.scales:
         multi_scale(cfg).scales = args.scales
     predictor = Predictor(cfg, args.checkpoint)
     try:
-        top = draw_score_maps(predictor, args.picture, args.top, args.out)
+        top = draw_score_maps(predictor, args.image, args.top, args.out)
     except OSError as error:
         raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     print(*(f"{value:8.2%}  {name}" for name, value in top), f"Drawn in {args.out}", sep="\n")

@@ -225,12 +225,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="stress_resume_"))
     data = unpack(folder / "data")
     kinds = [(w, p) for p in args.processes for w in (args.workers if p == 1 else [0])]
-    print("workers  processes  killed and resumed  same as the whole run", flush=True)
     failed = False
     for workers, processes in kinds:
         same = stress(folder, data, workers, processes, args.kills)
         failed |= same < args.kills
-        print(f"{workers:7}  {processes:9}  {args.kills:18}  {same:21}", flush=True)
+        print(
+            f"{workers} workers, {processes} processes: {same} of {args.kills} runs, killed and "
+            "resumed, are the same as the whole run",
+            flush=True,
+        )
     if failed:
         sys.exit(f"the runs and their logs are in {folder}")
     shutil.rmtree(folder)

@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
 
+from tools.analysis.drawing import legible
+from tools.analysis.fusion import check_same_data
 from vgg_mm.data import read_image
 from vgg_mm.errors import UserError
-from vgg_mm.testing.drawing import legible
 from vgg_mm.testing.features import Features
-from vgg_mm.testing.fusion import check_same_data
 
 C = [0.01, 0.1, 1, 10, 100]  # the penalties to choose from
 
@@ -58,12 +58,12 @@ def pixels(features: Features, side: int) -> Features:
         Descriptors (N, 3 side^2), the pixels from 0 to 1.
 
     Raises:
-        CorruptImageError: If a picture cannot be read.
+        CorruptImageError: If an image cannot be read.
     """
     squares = []
     for name in features.names:
-        picture = read_image(os.path.join(features.root, name))
-        squares.append(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
+        image = read_image(os.path.join(features.root, name))
+        squares.append(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
     x = np.stack(squares).reshape(len(squares), -1) / np.float32(255)
     return replace(features, features=x)
 
@@ -246,11 +246,14 @@ def draw(result: Result, out: str | os.PathLike) -> None:
     style = dict(fontsize=10 if n <= 60 else 3, parse_math=False, family=families)
     if result.confusion is not None:
         shares = 100 * result.confusion / result.confusion.sum(1, keepdims=True)
-        shown = axes.imshow(shares, cmap="viridis", vmin=0, vmax=100)
-        figure.colorbar(shown, ax=axes, label="% of the class's images")
-        for (i, j), share in np.ndenumerate(shares if n <= 30 else np.empty((0, 0))):
-            color = "black" if share > 60 else "white"
-            axes.text(j, i, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
+        drawn = ConfusionMatrixDisplay(shares).plot(
+            ax=axes,
+            include_values=n <= 30,
+            values_format=".0f",
+            im_kw=dict(vmin=0, vmax=100),
+            text_kw=dict(fontsize=8),
+        )
+        drawn.im_.colorbar.set_label("% of the class's images")
         axes.set_xticks(range(n), names, rotation=90, **style)
         axes.set(xlabel="taken for", ylabel="is")
     else:

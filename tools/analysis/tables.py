@@ -12,7 +12,7 @@ from the files of its models.
 import argparse
 from pathlib import Path
 
-from vgg_mm.errors import UserError, run
+from vgg_mm.errors import run
 
 
 def main() -> None:
@@ -31,26 +31,23 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="where to write CSV")
     args = parser.parse_args()
 
-    from vgg_mm.testing.tables import (
-        StoredScores,
+    from tools.analysis.paper_tables import (
         as_csv,
-        as_markdown,
         as_text,
         describe_data,
+        further_table,
         make_tables,
-        scores_files,
     )
+    from tools.analysis.stored import StoredScores, scores_files
+    from vgg_mm.writing import write_text
 
     stored = StoredScores(scores_files(args.scores))
-    data, tables = describe_data(stored), make_tables(stored)
+    data, tables = describe_data(stored), make_tables(stored) + further_table(stored)
     print(as_text(tables, data), end="")
-    for file, text in ((args.markdown, as_markdown(tables, data)), (args.csv, as_csv(tables))):
-        if file:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-            except OSError as error:
-                raise UserError(f"cannot write {file}: {error.strerror}.") from error
+    if args.markdown:
+        write_text(args.markdown, as_text(tables, data, markdown=True))
+    if args.csv:
+        write_text(args.csv, as_csv(tables))
 
 
 if __name__ == "__main__":

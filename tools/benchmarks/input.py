@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from tools.benchmarks import interleaved, parser, write
 from tools.data.tiling import TILED, check_jpegtran, tile
+from tools.printing import as_text
 from vgg_mm import paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.files import find_pictures
@@ -190,10 +191,12 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         }
         runs |= {name + by_workers: run for name, run in loaders.items()}
         seconds = interleaved(runs, rounds)
-    print("\nimages/s of float batches, medians of interleaved rounds, one thread a process:")
+    print("\nfloat batches, medians of interleaved rounds, one thread a process:")
+    rows = [["", "images/s"]]
     for name, value in seconds.items():
         images = len(paths) * (passes if name.endswith(by_workers) else 1)
-        print(f"{images / value:8.0f}  {name}")
+        rows.append([name, f"{images / value:.0f}"])
+    print(as_text(rows))
     share = seconds["ours, tiled, loading alone"] / seconds["ours, tiled"]
     print(
         f"\nReading, decoding and resizing take {share:.0%} of a tiled image's time; the floats of"

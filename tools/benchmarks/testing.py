@@ -33,11 +33,12 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from torch import Tensor, nn
 
+from tools.analysis.layers import build, describe, total
 from tools.benchmarks import interleaved, parser, write
+from tools.printing import as_text
 from vgg_mm.data import MultiScale, Rescale
 from vgg_mm.errors import UserError, library
 from vgg_mm.models import Glorot
-from vgg_mm.models.describe import build, columns, describe, total
 from vgg_mm.paper import MEAN_RGB
 from vgg_mm.testing import TestTime
 
@@ -112,7 +113,7 @@ def measure(width: int, rounds: int) -> dict[str, float]:
         [name, f"{time:.3f}", f"{rates[name] / 1e9:.1f}" if name in rates else ""]
         for name, time in seconds.items()
     ]
-    print(columns([["", "seconds", "10^9 multiply-adds a second"], *rows]))
+    print(as_text([["", "seconds", "10^9 multiply-adds a second"], *rows]))
 
     small, large = SCALES[0], SCALES[-1]
     growth = seconds[f"dense, Q = {large}"] / seconds[f"dense, Q = {small}"]

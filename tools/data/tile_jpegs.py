@@ -41,6 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         from tools.data.tiling import TILED, Total, tile_folder
+        from tools.printing import as_text
 
         totals, failures = tile_folder(args.src, args.dst, args.interval, args.jobs)
     except KeyboardInterrupt:
@@ -57,14 +58,12 @@ def main() -> None:
         sum(getattr(total, key) for _, total in rows) for key in ("files", "before", "after")
     )
     rows.append(("all", Total(files, before, after)))
-    print(f"{'files':>12} {'share':>7} {'MB before':>12} {'MB after':>12}")
+    table = [["files", "share", "MB before", "MB after", ""]]
     for name, total in rows:
-        share = total.files / max(files, 1)
-        print(
-            f"{total.files:12,} {share:7.1%} {total.before / 1e6:12,.1f} "
-            f"{total.after / 1e6:12,.1f}  {name}",
-            flush=True,
-        )
+        share = f"{total.files / max(files, 1):.1%}"
+        sizes = (f"{size / 1e6:,.1f}" for size in (total.before, total.after))
+        table.append([f"{total.files:,}", share, *sizes, name])
+    print(as_text(table, words=(4,)), flush=True)
     if failures:
         failed = f"{len(failures)} of {files} files failed; of these, corrupt ones are copied:"
         raise UserError("\n  ".join([failed, *failures]))

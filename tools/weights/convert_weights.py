@@ -17,10 +17,11 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
+    from tools.weights.convert import convert, report
+    from tools.weights.formats import save
     from vgg_mm.inputs import INPUTS, Input
     from vgg_mm.paper import TABLE_1
-    from vgg_mm.weights.convert import convert, report
-    from vgg_mm.weights.files import ENDINGS, save
+    from vgg_mm.weights.files import ENDINGS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -12,8 +12,8 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
+    from tools.weights.formats import LAYOUTS, export
     from vgg_mm.launch import load_config, parser
-    from vgg_mm.weights.export import LAYOUTS, export
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")

@@ -6,17 +6,19 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, METRICS
@@ -66,6 +68,10 @@ class Stored:
     classes: np.ndarray
     root: str
     protocols: list[dict] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, float]:
+        """What a test reports of it: name -> value."""
+        raise NotImplementedError
 
     def no_numbers(self) -> np.ndarray:
         """Whether an image's values hold NaN or an infinity: (N,) bool."""
@@ -118,22 +124,6 @@ class Scores(Stored):
         """The posteriors (N, classes), averaged over views and scales."""
         return self.posteriors.mean(1, dtype=np.float64)
 
-    def select(self, views: Sequence[str], scales: Sequence[int]) -> Scores:
-        """The part with these views and scales.
-
-        Raises:
-            KeyError: If a pair was not scored.
-        """
-        (protocol,) = self.protocols
-        pairs = list(zip(protocol["views"], protocol["scales"], strict=True))
-        wanted = [(view, Q) for view in views for Q in scales]
-        for pair in wanted:
-            if pair not in pairs:
-                raise KeyError(pair)
-        part = dict(protocol, views=[v for v, _ in wanted], scales=[Q for _, Q in wanted])
-        chosen = self.posteriors[:, [pairs.index(pair) for pair in wanted]]
-        return replace(self, posteriors=chosen, protocols=[part])
-
     def error(self, k: int) -> float:
         """The top-k error in %; a tie, or a score that is no number, is an error."""
         return 100 * float(np.mean(self.wrong(k)))
@@ -176,7 +166,7 @@ class RemainingSampler(Sampler):
         scored: How many images have been scored, by all processes.
     """
 
-    def __init__(self, dataset: Dataset, parts: str, seed: int | None = None) -> None:
+    def __init__(self, dataset: BaseDataset, parts: str, seed: int | None = None) -> None:
         rank, world_size = get_dist_info()
         done = {name for (names,) in _parts(Path(parts), "names") for name in names.tolist()}
         remaining = [
@@ -255,43 +245,49 @@ class SaveScores(BaseMetric):
         """
         self._keep()
         barrier()
-        metrics = [self._merge(size) if is_main_process() else {}]
+        metrics: list[dict[str, float]] = [{}]
+        if is_main_process():
+            stored = self._merge(size)
+            stored.save(self.file)
+            shutil.rmtree(self.parts)
+            if (bad := stored.no_numbers()).any():
+                print_log(
+                    f"{bad.sum()} of {size} images have {stored.holds} that are no numbers (NaN or "
+                    f"infinite), {stored.names[bad.argmax()]} first: the net's weights may be so "
+                    "too.",
+                    "current",
+                    logging.WARNING,
+                )
+            metrics = [{f"{self.prefix}/{key}": value for key, value in stored.metrics().items()}]
         broadcast_object_list(metrics)
         return metrics[0]
 
-    def _merge(self, size: int) -> dict[str, float]:
+    def _merge(self, size: int) -> Stored:
+        """What all parts hold, sorted by name.
+
+        Raises:
+            UserError: If an image is missing or is there twice.
+        """
         parts = _parts(self.parts, "names", "labels", "values")
         names, labels, values = map(np.concatenate, zip(*parts, strict=True))
-        order = np.argsort(names)
-        names = names[order]
         if len(names) != size or len(set(names.tolist())) != size:
             raise UserError(
                 f"{self.parts} holds {len(names)} images of {size}: remove it, test anew."
             )
-        root = os.path.commonpath([os.path.dirname(name) for name in names.tolist()])
+        order = np.argsort(names)
+        names, labels, values = names[order].tolist(), labels[order], values[order]
+        root = os.path.commonpath([os.path.dirname(name) for name in names])
         meta = self.dataset_meta or {}
-        multi_label = meta.get("multi_label", False)
         numbers = range(values.shape[-1] if self.stored is Scores else int(labels.max()) + 1)
-        stored = self.stored(
-            values[order].astype(self.dtype),  # a part may have been kept with another
-            labels=labels[order] if multi_label else labels[order, 0],
-            names=np.array([os.path.relpath(name, root) for name in names.tolist()]),
+        return self.stored(
+            labels=labels if meta.get("multi_label") else labels[:, 0],
+            names=np.array([os.path.relpath(name, root) for name in names]),
             classes=np.array(meta.get("classes") or [str(number) for number in numbers]),
             root=root,
             protocols=[self.protocol],
+            # A part may have been kept with another dtype.
+            **{self.stored.holds: values.astype(self.dtype, copy=False)},
         )
-        stored.save(self.file)
-        if (bad := stored.no_numbers()).any():
-            print_log(
-                f"{bad.sum()} of {size} images have {stored.holds} that are no numbers (NaN or "
-                f"infinite), {stored.names[bad.argmax()]} first: the net's weights may be so too.",
-                "current",
-                logging.WARNING,
-            )
-        for part in self.parts.iterdir():
-            part.unlink()
-        self.parts.rmdir()
-        return {f"{self.prefix}/{name}": value for name, value in stored.metrics().items()}
 
     def compute_metrics(self, results: list) -> dict:
         """Computes nothing: :meth:`evaluate` reads the results, which are on the disk."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import zipfile
@@ -213,19 +212,3 @@ def _is_plain(value: object) -> bool:
         and value.device.type == "cpu"
         and not value.is_quantized
     )
-
-
-def save(saved: dict, path: str | os.PathLike) -> None:
-    """Writes tensors by name as ``.safetensors``, or anything as a PyTorch file, whole or not.
-
-    Raises:
-        UserError: If the disk is full or refuses; what was there is as it was.
-    """
-    if Path(path).suffix == ".safetensors":
-        data = library("safetensors.torch", ".safetensors").save(saved)
-    else:
-        buffer = io.BytesIO()  # writing to a file, torch calls a full disk a RuntimeError
-        torch.save(saved, buffer)
-        data = buffer.getbuffer()
-    with replacing(path) as file:
-        file.write(data)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 
+from tools.printing import as_text
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input, refold
-from vgg_mm.models.describe import columns
 from vgg_mm.weights.source import build, fit, is_net, open_source
 
 
@@ -82,7 +82,7 @@ def report(checkpoint: dict) -> str:
     turned = "" if have.order == "RGB" else ", turned from BGR to RGB"
     lines = [
         f"{source['file']} ({source['kind']}):",
-        columns(rows, left=3),
+        as_text(rows, words=range(3)),
         *([f"Not taken: {', '.join(source['left'])}."] if source["left"] else []),
         f"conv1_1.weight times {factors} for R, G, B{turned}.",
         f"In the config: model = dict({_settings(checkpoint)})",

@@ -25,9 +25,9 @@ from small_nets import (
     write_keras,
 )
 
+from tools.weights.convert import convert, report
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input, refold
-from vgg_mm.weights.convert import convert, report
 
 STATE_DICTS = {
     "torchvision": (torchvision_net, "A"),

@@ -1,4 +1,4 @@
-"""A trained net on pictures of your own, by the config's protocol (Sec. 3.2), and its drawing."""
+"""A trained net on images of your own, by the config's protocol (Sec. 3.2), and its drawing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from torch import Tensor
 
+from tools.analysis.drawing import legible
 from vgg_mm.data import read_image, rescale
 from vgg_mm.data.classes import metainfo
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
-from vgg_mm.testing.drawing import legible
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
 
 
 class Predictor:
-    """A net that names what is on a picture, by its config's ``tta_model`` and ``tta_pipeline``.
+    """A net that names what is on an image, by its config's ``tta_model`` and ``tta_pipeline``.
 
     Args:
         cfg: The config that the net was trained with.
@@ -53,17 +53,17 @@ class Predictor:
         meta = saved.get("meta", {}).get("dataset_meta", {})
         self.classes: Sequence[str] = meta.get("classes") or _classes(cfg)
 
-    def __call__(self, picture: str | os.PathLike) -> Tensor:
-        """The probability (classes,) of each class, 0 to 1, for a picture file of any size.
+    def __call__(self, image: str | os.PathLike) -> Tensor:
+        """The probability (classes,) of each class, 0 to 1, for an image file of any size.
 
         Raises:
-            CorruptImageError: If the picture cannot be read or decoded, is too small for the net,
+            CorruptImageError: If the image cannot be read or decoded, is too small for the net,
                 or too large for it or the memory.
             UserError: If there are more or fewer names than classes, or the probabilities are no
                 numbers.
         """
-        with blamed(str(picture)):
-            sample = self.pipeline(dict(img_path=str(picture)))
+        with blamed(str(image)):
+            sample = self.pipeline(dict(img_path=str(image)))
             posterior = self.model.test_step(pseudo_collate([sample]))[0].pred_score.cpu()
         if len(posterior) != len(self.classes):
             raise UserError(
@@ -72,18 +72,18 @@ class Predictor:
             )
         if not posterior.isfinite().all():
             raise UserError(
-                f"{picture}: the net's probabilities are no numbers (NaN): its training went "
+                f"{image}: the net's probabilities are no numbers (NaN): its training went "
                 "astray; use an earlier checkpoint."
             )
         return posterior
 
-    def top(self, picture: str | os.PathLike, k: int = 5) -> list[tuple[str, float]]:
+    def top(self, image: str | os.PathLike, k: int = 5) -> list[tuple[str, float]]:
         """The ``k`` most probable classes' names and probabilities, or all there are.
 
         Raises:
             As calling does.
         """
-        values, labels = self(picture).sort(descending=True, stable=True)
+        values, labels = self(image).sort(descending=True, stable=True)
         names = (self.classes[label] for label in labels[:k])
         return list(zip(names, values[:k].tolist(), strict=True))
 
@@ -113,15 +113,15 @@ def _classes(cfg: Config) -> Sequence[str]:
 
 
 def draw(
-    picture: str | os.PathLike,
+    image: str | os.PathLike,
     top: Sequence[tuple[str, float]],
     out: str | os.PathLike,
     classes: Sequence[str],
 ) -> None:
-    """Draws a picture, its most probable classes under it, to be read on a phone too.
+    """Draws an image, its most probable classes under it, to be read on a phone too.
 
     Args:
-        picture: The picture's file.
+        image: The image's file.
         top: Names and probabilities, the most probable first; 20 are drawn at most.
         out: The PNG to write, 1000 pixels wide; its folder is made.
         classes: All classes' names.
@@ -129,14 +129,14 @@ def draw(
     top = top[:20]
     names, values = zip(*top, strict=True)
     families, names = legible(names, [list(classes).index(name) for name in names])
-    image = read_image(str(picture))
-    image = rescale(image, min(800, *image.shape[:2]))[..., ::-1]
-    height, width = image.shape[:2]
+    pixels = read_image(str(image))
+    pixels = rescale(pixels, min(800, *pixels.shape[:2]))[..., ::-1]
+    height, width = pixels.shape[:2]
     heights = 5 * min(max(height / width, 0.3), 1.2), 0.4 * len(top)  # inches
     figure = Figure(figsize=(5, sum(heights)), dpi=200)
     margins = dict(left=0.02, right=0.98, bottom=0.02, top=0.98, hspace=0.05)
     above, below = figure.subplots(2, height_ratios=heights, gridspec_kw=margins)
-    above.imshow(image)
+    above.imshow(pixels)
     below.barh(range(len(top)), values, color=["#8ecae6"] + ["#d9e2e8"] * (len(top) - 1))
     below.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
     style = dict(va="center", fontsize=14, parse_math=False, clip_on=True, family=families)

@@ -1,4 +1,4 @@
-"""The dense class score map, laid over the picture that it was computed from (Sec. 3.2)."""
+"""The dense class score map, laid over the image that it was computed from (Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from tools.analysis.drawing import legible
+from tools.analysis.predictor import Predictor
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
-from vgg_mm.models import VGGHead
-from vgg_mm.testing.drawing import legible
-from vgg_mm.testing.predict import Predictor
-
-STRIDE = 32  # pixels between neighbouring positions: five max-pools of stride 2
+from vgg_mm.models import VGG, VGGHead
 
 
 @torch.no_grad()
 def score_maps(
-    predictor: Predictor, picture: str | os.PathLike
+    predictor: Predictor, image: str | os.PathLike
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the net says at every position of a picture, at each scale of its config.
+    """What the net says at every position of an image, at each scale of its config.
 
     Args:
         predictor: The net.
-        picture: The picture's file.
+        image: The image's file.
 
     Returns:
-        For each scale Q the rescaled picture, RGB uint8 (H, W, 3), and the posteriors (classes, h,
+        For each scale Q the rescaled image, RGB uint8 (H, W, 3), and the posteriors (classes, h,
         w), 0 to 1: the score map's soft-max over the classes at each position.
 
     Raises:
-        UserError: If the net's head is no :class:`vgg_mm.VGGHead`.
+        UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
         CorruptImageError: As calling the :class:`Predictor` does.
     """
     net = predictor.model.module
-    if not isinstance(net.head, VGGHead):
-        raise UserError(
-            f"a {type(net.head).__name__} has no class score map: use a net with vgg_mm.VGGHead."
-        )
+    for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
+        if not isinstance(part, kind):
+            raise UserError(
+                f"a {type(part).__name__} has no class score map: use a net with vgg_mm.VGG and "
+                "vgg_mm.VGGHead."
+            )
     maps = []
-    with blamed(str(picture)):
-        sample = predictor.pipeline(dict(img_path=str(picture)))
-        for images in pseudo_collate([sample])["inputs"]:
-            x = net.data_preprocessor(dict(inputs=images[0][None]))["inputs"]  # (1, 3, H, W)
+    with blamed(str(image)):
+        sample = predictor.pipeline(dict(img_path=str(image)))
+        for (rescaled,) in pseudo_collate([sample])["inputs"]:
+            x = net.data_preprocessor(dict(inputs=rescaled[None]))["inputs"]  # (1, 3, H, W)
             feats = net.extract_feat(predictor.model.seen(x))
             posteriors = net.head.score_map(feats).softmax(1)[0]
-            image = images[0].permute(1, 2, 0).flip(-1)
-            maps.append((image.cpu().numpy(), posteriors.cpu().numpy()))
+            rgb = rescaled.permute(1, 2, 0).flip(-1)
+            maps.append((rgb.cpu().numpy(), posteriors.cpu().numpy()))
     return maps
 
 
-def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray:
+def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) -> np.ndarray:
     """Lays a score map over its image, every value where the net looked for it.
 
     Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
-    map, which lie 32 pixels apart: of the pixels that the net sees, the image's middle
-    (:meth:`vgg_mm.TestTime.seen`), those from (32 i, 32 j) on, 32 ``kernel`` each way. Its value is
-    put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and stands for the 32 x 32
-    pixels around it; between centres the map is interpolated. The border of the image, where no
+    map, which lie a stride of s pixels apart: of the pixels that the net sees, the image's middle
+    (:meth:`vgg_mm.TestTime.seen`), those from (s i, s j) on, s ``kernel`` each way. Its value is
+    put in the window's centre, s (i + kernel / 2, j + kernel / 2), and stands for the s x s pixels
+    around it; between centres the map is interpolated. The border of the image, where no
     window has its centre, stays empty: stretched from edge to edge the map would show things where
     they are not.
 
@@ -73,31 +73,32 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray
         height: The image's height in pixels.
         width: The image's width in pixels.
         kernel: The side of fc6's kernel.
+        stride: The last feature map's, in pixels: :attr:`vgg_mm.VGG.stride`.
 
     Returns:
         (height, width), NaN where the map says nothing.
     """
     h, w = cells.shape
     values = torch.from_numpy(np.ascontiguousarray(cells))[None, None]
-    near: Tensor = F.interpolate(values, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    near: Tensor = F.interpolate(values, scale_factor=stride, mode="bilinear", align_corners=False)
     placed = np.full((height, width), np.nan, cells.dtype)
-    border = STRIDE // 2 * (kernel - 1)  # half a window less half a cell
-    top, left = (side % STRIDE // 2 + border for side in (height, width))
-    placed[top : top + STRIDE * h, left : left + STRIDE * w] = near[0, 0].numpy()
+    border = stride // 2 * (kernel - 1)  # half a window less half a cell
+    top, left = (side % stride // 2 + border for side in (height, width))
+    placed[top : top + stride * h, left : left + stride * w] = near[0, 0].numpy()
     return placed
 
 
 def draw_score_maps(
     predictor: Predictor,
-    picture: str | os.PathLike,
+    image: str | os.PathLike,
     top: int,
     out: str | os.PathLike,
 ) -> list[tuple[str, float]]:
-    """Draws the score maps of a picture's most probable classes: a row a class, a column a scale.
+    """Draws the score maps of an image's most probable classes: a row a class, a column a scale.
 
     Args:
         predictor: The net; its protocol chooses the classes.
-        picture: The picture's file.
+        image: The image's file.
         top: How many classes.
         out: The PNG to write; its folder is made.
 
@@ -108,15 +109,16 @@ def draw_score_maps(
         UserError: As :func:`score_maps` does.
         OSError: If the PNG cannot be written.
     """
-    maps = score_maps(predictor, picture)
-    kernel = predictor.model.module.head.fc6.kernel_size[0]
-    values, labels = predictor(picture).sort(descending=True, stable=True)
+    maps = score_maps(predictor, image)
+    net = predictor.model.module
+    kernel, stride = net.head.fc6.kernel_size[0], net.backbone.stride
+    values, labels = predictor(image).sort(descending=True, stable=True)
     named = [
         (predictor.classes[label], value)
         for label, value in zip(labels[:top].tolist(), values[:top].tolist(), strict=True)
     ]
 
-    finest = max((image for image, _ in maps), key=len)
+    finest = max((rgb for rgb, _ in maps), key=len)
     height, width = (3 * side / max(finest.shape) for side in finest.shape[:2])  # inches
     size = (max(width, 2.4) * (1 + len(maps)), (height + 0.8) * len(named) + 0.8)
     figure = Figure(size, dpi=150, layout="constrained")
@@ -127,14 +129,14 @@ def draw_score_maps(
         row[0].imshow(finest)
         lines = wrap(shown_names[label], 28, max_lines=2, placeholder=" ...")
         row[0].set_title("\n".join([*lines, f"{value:.1%}"]), **style)
-        for axes, (image, posteriors) in zip(row[1:], maps, strict=True):
+        for axes, (rgb, posteriors) in zip(row[1:], maps, strict=True):
             cells = posteriors[label]
             h, w = cells.shape
-            grey = image.mean(-1, keepdims=True) / 255
+            grey = rgb.mean(-1, keepdims=True) / 255
             axes.imshow(np.repeat(grey, 3, axis=-1))
-            placed = place(cells, *image.shape[:2], kernel)
+            placed = place(cells, *rgb.shape[:2], kernel, stride)
             shown = axes.imshow(placed, vmin=0, vmax=1, alpha=0.6, cmap="viridis")
-            title = f"Q = {min(image.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
+            title = f"Q = {min(rgb.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
             axes.set_title(title, **style)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

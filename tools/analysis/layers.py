@@ -11,8 +11,9 @@ from mmengine.utils import to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from tools.printing import as_text
 from vgg_mm.errors import UserError
-from vgg_mm.models.head import FC
+from vgg_mm.models import FC, VGG, VGGHead
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def paper_net(arch: str) -> nn.Module:
 
 def crop_side(model: nn.Module) -> int:
     """The side, in pixels, of the crops that ``model`` trains on: one window of fc6."""
-    fc6 = getattr(getattr(model, "head", None), "fc6", None)
-    return 32 * fc6.kernel_size[0] if fc6 else 224
+    backbone, head = (getattr(model, part, None) for part in ("backbone", "head"))
+    if isinstance(backbone, VGG) and isinstance(head, VGGHead):
+        return backbone.stride * head.fc6.kernel_size[0]
+    return 224
 
 
 def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> list[LayerInfo]:
@@ -140,15 +143,4 @@ def layer_table(layers: list[LayerInfo]) -> str:
             ]
         )
     totals = [f"{total(layers, what):,}" for what in ("parameters", "multiply_adds")]
-    return columns([*rows, ["total", "", "", "", "", *totals]], left=2)
-
-
-def columns(rows: list[list[str]], left: int = 1) -> str:
-    """Lines of aligned cells: the first ``left`` columns to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[:left] = [cell.ljust(width) for cell, width in zip(row[:left], widths, strict=False)]
-        lines.append("   ".join(cells).rstrip())
-    return "\n".join(lines)
+    return as_text([*rows, ["total", "", "", "", "", *totals]], words=(0, 1))

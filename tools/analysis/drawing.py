@@ -1,4 +1,4 @@
-"""What all drawings share: names in any script, and pictures that may be gone."""
+"""What all drawings share: names in any script, and images that may be gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def legible(names: Sequence[str], numbers: Sequence[int] | None = None) -> tuple
         a character, a box stands for it, and the class's number before the name.
     """
     characters = {c for name in names for c in str(name)}
-    # What marks, joins or parts others has no picture of its own.
+    # What marks, joins or parts others has no glyph of its own.
     missing = {c for c in characters if unicodedata.category(c)[0] not in "CMZ"}
     missing -= _characters(findfont(FontProperties()))
     families = list(rcParams["font.family"])
@@ -59,10 +59,10 @@ def _characters(path: str) -> frozenset[str]:
     return frozenset(map(chr, font.get_charmap()))
 
 
-def show(axes: Axes, picture: str) -> None:
-    """Shows a picture's file; of one that cannot be read, it warns and says so in its place."""
+def show(axes: Axes, image: str) -> None:
+    """Shows an image's file; of one that cannot be read, it warns and says so in its place."""
     try:
-        axes.imshow(read_image(picture)[..., ::-1])
+        axes.imshow(read_image(image)[..., ::-1])
     except CorruptImageError as error:
         warnings.warn(f"not drawn: {error}", stacklevel=2)
         axes.text(0.5, 0.5, "not readable", ha="center", va="center", transform=axes.transAxes)

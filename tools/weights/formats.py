@@ -20,7 +20,6 @@ from torch.export import Dim
 from vgg_mm.errors import UserError, library
 from vgg_mm.inputs import INPUTS, Input, check_input, refold
 from vgg_mm.models import VGG, VGGHead
-from vgg_mm.weights.files import save
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
 from vgg_mm.weights.source import fit, open_source
@@ -114,8 +113,9 @@ def _export_onnx(backbone: VGG, head: VGGHead | None, trained_on: Input, path: P
     onnxruntime = library("onnxruntime", "the check of the written .onnx")
     library("onnxscript", "--to onnx")
     net = nn.Sequential(backbone, head) if head else backbone
-    side = 32 * (head.fc6.kernel_size[0] if head else 2)
-    sizes = [(2, side + 32, side + 64), (1, side, side), (3, side + 16, side + 48)]
+    step = backbone.stride
+    side = step * (head.fc6.kernel_size[0] if head else 2)
+    sizes = [(2, side + step, side + 2 * step), (1, side, side), (3, side + step // 2, side + step)]
     images = [
         torch.randn(n, 3, h, w, generator=torch.Generator().manual_seed(n)) * 60
         for n, h, w in sizes
@@ -153,3 +153,19 @@ def _export_onnx(backbone: VGG, head: VGGHead | None, trained_on: Input, path: P
                 f"largest from torch's, more than {TOLERANCE}."
             )
     return f"onnxruntime's scores are torch's within {worst:.0e} of the largest, at 3 sizes"
+
+
+def save(saved: dict, path: str | os.PathLike) -> None:
+    """Writes tensors by name as ``.safetensors``, or anything as a PyTorch file, whole or not.
+
+    Raises:
+        UserError: If the disk is full or refuses; what was there is as it was.
+    """
+    if Path(path).suffix == ".safetensors":
+        data = library("safetensors.torch", ".safetensors").save(saved)
+    else:
+        buffer = io.BytesIO()  # writing to a file, torch calls a full disk a RuntimeError
+        torch.save(saved, buffer)
+        data = buffer.getbuffer()
+    with replacing(path) as file:
+        file.write(data)
