@@ -72,7 +72,7 @@ init_from_a_std = 1e-2  # of the layers that are not net A's (--init-from-a); No
 train_cfg = dict(type="vgg_mm.TrainLoop", max_epochs=74, val_interval=1)
 
 # Sec. 3.2.
-tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224)
+tta_model = dict(type="vgg_mm.Evaluation", views="dense", flip=True, crop_size=224)
 
 randomness = dict(seed=0)
 default_hooks = dict(

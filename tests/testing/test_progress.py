@@ -7,8 +7,8 @@ import pytest
 from mmengine import Config
 
 from vgg_mm.errors import UserError
-from vgg_mm.launch import multi_scale
 from vgg_mm.testing import ProgressBarHook, Scores
+from vgg_mm.testing.evaluate import multi_scale
 from vgg_mm.testing.tables import beside_paper
 
 

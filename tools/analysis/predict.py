@@ -14,7 +14,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.arguments import parser
+    from vgg_mm.cli.arguments import parser
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -37,9 +37,9 @@ def main() -> None:
     if not args.pictures.exists():
         raise UserError(f"no picture or folder {args.pictures}.")
 
+    from vgg_mm.cli.configs import load_config
     from vgg_mm.data.files import find_pictures
     from vgg_mm.data.images import CorruptImageError
-    from vgg_mm.launch import load_config
     from vgg_mm.testing.predict import Predictor, draw
 
     folder, pictures = args.pictures.parent, [args.pictures]

@@ -21,11 +21,10 @@ from torchvision.transforms import v2
 
 from tools.benchmarks import interleaved, parser, write
 from tools.data.tiling import TILED, check_jpegtran, tile
-from vgg_mm import paper
+from vgg_mm import get_config, paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.files import find_pictures
 from vgg_mm.errors import UserError
-from vgg_mm.mim import get_config
 
 S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
 MEAN = list(paper.MEAN_RGB)

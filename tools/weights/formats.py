@@ -25,7 +25,6 @@ from vgg_mm.weights.onnx import INPUT_KEY
 from vgg_mm.weights.source import fit, open_source
 from vgg_mm.writing import replacing
 
-LAYOUTS = ("torchvision", "timm", "mmpretrain")
 TOLERANCE = 1e-4
 
 

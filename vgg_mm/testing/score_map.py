@@ -62,8 +62,8 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray
 
     Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
     map, which lie 32 pixels apart: of the pixels that the net sees, the image's middle
-    (:meth:`vgg_mm.TestTime.seen`), those from (32 i, 32 j) on, 32 ``kernel`` each way. Its value is
-    put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and stands for the 32 x 32
+    (:meth:`vgg_mm.Evaluation.seen`), those from (32 i, 32 j) on, 32 ``kernel`` each way. Its value
+    is put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and stands for the 32 x 32
     pixels around it; between centres the map is interpolated. The border of the image, where no
     window has its centre, stays empty: stretched from edge to edge the map would show things where
     they are not.
