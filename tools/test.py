@@ -36,7 +36,7 @@ def main() -> None:
         transform.scales = args.scales
     start_processes(cfg)
     out = args.out or f"{cfg.work_dir}/scores.npz"
-    errors = evaluate(cfg, args.checkpoint, out, args.half)
+    errors = evaluate(cfg, args.checkpoint, out, half=args.half)
     if is_main_process():
         print("top-1 error {error/top1:.1f}%, top-5 error {error/top5:.1f}%".format(**errors))
         if paper := beside_paper(out):

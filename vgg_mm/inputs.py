@@ -22,7 +22,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.paper import MEAN_RGB
 
 if TYPE_CHECKING:  # torch takes seconds, which a --help spares
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -156,20 +156,3 @@ INPUTS = {
     "caffe": Input("BGR", 255, MEAN_RGB[::-1], (1, 1, 1)),
     "vgg_mm": Input("RGB", 255, MEAN_RGB, (1, 1, 1)),
 }
-
-
-def refold(weight: Tensor, have: Input, want: Input) -> Tensor:
-    """conv1_1's weight for another order and scale of its input; the means are left alone.
-
-    Args:
-        weight: (out, 3, k, k), for an input of ``have``.
-        have: The input that it was trained on.
-        want: The input that it will get, its mean the same in pixels.
-
-    Returns:
-        (out, 3, k, k), to the last bit the same numbers where the scales are equal.
-    """
-    rgb = (weight if have.order == "RGB" else weight.flip(1)).double()
-    factor = rgb.new_tensor(have.scale_rgb / want.scale_rgb)[:, None, None]
-    rgb = (rgb * factor).to(weight.dtype)
-    return rgb if want.order == "RGB" else rgb.flip(1)

@@ -47,7 +47,9 @@ def main() -> None:
     if args.scales:
         multi_scale(cfg).scales = args.scales
     start_processes(cfg)
-    made = extract(cfg, args.checkpoint, data, args.out, args.layer, args.stack, args.half)
+    made = extract(
+        cfg, args.checkpoint, data, args.out, args.layer, stack=args.stack, half=args.half
+    )
     if is_main_process():
         print(
             "{features/images:.0f} images, {features/dimensions:.0f} dimensions: ".format(**made)

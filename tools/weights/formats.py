@@ -17,8 +17,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.export import Dim
 
+from tools.weights.convert import refold
 from vgg_mm.errors import UserError, library
-from vgg_mm.inputs import INPUTS, Input, check_input, refold
+from vgg_mm.inputs import INPUTS, Input, check_input
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY

@@ -55,7 +55,7 @@ def check_protocol(cfg: Config) -> Evaluation:
 
 
 def evaluate(
-    cfg: Config, checkpoint: str, out: str | Path, half: bool = False, few: bool = False
+    cfg: Config, checkpoint: str, out: str | Path, *, half: bool = False, few: bool = False
 ) -> dict[str, float]:
     """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
 
@@ -86,6 +86,7 @@ def extract(
     data: dict,
     out: str | Path,
     layer: str | None = None,
+    *,
     stack: bool = False,
     half: bool = False,
 ) -> dict[str, float]:
