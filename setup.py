@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
     package_data={
         "vgg_mm.data": ["imagenet_folders.txt"],
-        "vgg_mm.demo": ["pictures.zip", "README.md"],
+        "vgg_mm.demo": ["images.zip", "README.md"],
         # Links to what lies at the top of the repository; a wheel gets the files.
         "vgg_mm": [
             "py.typed",
@@ -34,7 +34,7 @@ setup(
             ".mim/tools/*.sh",
         ],
     },
-    entry_points={"console_scripts": ["vgg-mm=vgg_mm.mim:main"]},
+    entry_points={"console_scripts": ["vgg-mm=vgg_mm.cli.commands:main"]},
     # OpenCV is not listed: mmengine requires opencv-python, and who took its headless twin in its
     # place, which has the same files, would get both from any name written here. Nor is mmcv, of
     # which there are two as well: see "lite".

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vgg_mm.mim import commands
+from vgg_mm.cli.commands import commands
 from vgg_mm.upstream import FORMATTER
 
 ROOT = Path(__file__).parents[1]

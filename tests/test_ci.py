@@ -27,7 +27,7 @@ def ci(tmp_path):
         path.write_text(f'#!/bin/bash\necho "{name} $*" >>"{tmp_path}/calls"\n{does}\n')
         path.chmod(0o755)
 
-    for name in ("pip", "ruff"):
+    for name in ("pip", "ruff", "mypy"):
         stub(name)
     stub("pytest", f'echo "skips $VGG_MM_SKIPS" >>"{tmp_path}/calls"')
     stub("python", 'mkdir -p "$3/bin" && touch "$3/bin/activate"')

@@ -4,13 +4,16 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine import Config
 from mmengine.runner import Runner
 
 from vgg_mm import paper
-from vgg_mm.launch import test as run_test
+from vgg_mm.inputs import INPUTS, Input
+from vgg_mm.registry import MODELS, TRANSFORMS
 from vgg_mm.testing import Scores
+from vgg_mm.testing.evaluate import evaluate
 
 ROOT = Path(__file__).parents[1]
 PAPER = [f"{row.config}.py" for row in paper.TABLE_3]
@@ -47,7 +50,7 @@ def narrow(cfg, tree, work_dir):
 def test_trains_a_step_and_tests(name, jpeg_tree, tmp_path):
     cfg = narrow(load(name), jpeg_tree, tmp_path)
     Runner.from_cfg(cfg).train()
-    errors = run_test(cfg, str(tmp_path / "epoch_1.pth"), tmp_path / "scores.npz")
+    errors = evaluate(cfg, str(tmp_path / "epoch_1.pth"), tmp_path / "scores.npz")
     assert errors["error/top1"] == Scores.load(tmp_path / "scores.npz").error(1)
 
 
@@ -79,11 +82,12 @@ def test_states_the_recipe():
         type="SGD", lr=1e-2, momentum=0.9, weight_decay=5e-4, fused=True
     )
     assert cfg.train_cfg.max_epochs == 74
-    assert cfg.model.data_preprocessor.mean == list(paper.MEAN_RGB)
-    assert cfg.model.data_preprocessor.std == [1, 1, 1]
-    lighting = cfg.train_dataloader.dataset.dataset.pipeline[1]
-    assert lighting.eigval == list(paper.IMAGENET_EIGVAL)
-    assert lighting.eigvec == [list(row) for row in paper.IMAGENET_EIGVEC]
+    assert Input.of_config(cfg.model) == INPUTS["vgg_mm"]
+    built = MODELS.build(cfg.model.data_preprocessor)
+    assert Input.of_preprocessor(built) == INPUTS["vgg_mm"]
+    lighting = TRANSFORMS.build(cfg.train_dataloader.dataset.dataset.pipeline[1])
+    assert np.array_equal(lighting.eigval, paper.IMAGENET_EIGVAL)
+    assert np.array_equal(lighting.eigvec, paper.IMAGENET_EIGVEC)
 
 
 @pytest.mark.parametrize("name", [*PAPER, "demo.py"])

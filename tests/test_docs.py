@@ -1,6 +1,7 @@
 """README.md and docs/: what they link to, name, tell to type and reckon exists and is right."""
 
 import argparse
+import json
 import re
 import runpy
 import shutil
@@ -16,6 +17,8 @@ from mmengine.registry import Registry
 
 from tools.analysis.layers import describe, paper_net, total
 from vgg_mm import paper, registry
+from vgg_mm.cli.commands import commands
+from vgg_mm.cli.configs import CARRIED
 
 ROOT = Path(__file__).parents[1]
 DOCS = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
@@ -144,6 +147,48 @@ def test_commands_are_understood(page, typed, parse):
             if tool.startswith("tools/"):
                 parse(tool, *args)
             assert all((ROOT / arg).is_file() for arg in args if re.match(r"configs/.*\.py$", arg))
+
+
+# Asks each command that stdin names for its help, one after the other, and for no torch.
+HELP = """
+import io, json, runpy, sys
+from contextlib import redirect_stdout
+told = {}
+for command in sys.stdin.read().splitlines():
+    sys.argv, status = [command, "--help"], "it did not end"
+    with redirect_stdout(io.StringIO()) as out:
+        try:
+            runpy.run_path(command, run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code
+    told[command] = [status, out.getvalue(), "torch" in sys.modules]
+print(json.dumps(told))
+"""
+
+
+def test_commands_tell_their_help_at_once():
+    text = "\n".join(path.read_text() for path in DOCS.values())
+    typed = set(re.findall(r"(?:python |bash |\s|`)(tools/(?:\w+/)*\w+\.(?:py|sh))\b", text))
+    for name in re.findall(r"(?:^|`)vgg-mm (\w+)", text, re.M):
+        typed.add(str(commands()[name].relative_to(CARRIED)))
+    assert {"tools/train.py", "tools/dist_train.sh", "tools/data/tile_jpegs.py"} <= typed
+    in_python = sorted(command for command in typed if command.endswith(".py"))
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        input="\n".join(in_python),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command, (status, out, torch) in json.loads(done.stdout).items():
+        assert (status, torch) == (0, False), command
+        assert out.startswith(f"usage: {Path(command).name} "), command
+    for command in typed.difference(in_python):
+        out = subprocess.run(
+            ["bash", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        assert out.startswith(f"{command} "), command
 
 
 def block_of(start):

@@ -16,7 +16,9 @@ import yaml
 from modelindex.load_model_index import load as load_index
 
 import vgg_mm
-from vgg_mm import mim, paper
+from vgg_mm import paper
+from vgg_mm.cli.commands import main
+from vgg_mm.cli.configs import CARRIED
 from vgg_mm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +127,7 @@ def test_a_wheel_holds_configs_and_tools_where_mim_looks(installed):
     assert listed(installed / "vgg_mm", "**/*.py")[-10:] == modules[-10:]
     assert set(modules) <= set(listed(installed / "vgg_mm", "**/*.py"))
     (entries,) = installed.glob("*.dist-info/entry_points.txt")
-    assert entries.read_text().split() == ["[console_scripts]", "vgg-mm", "=", "vgg_mm.mim:main"]
+    assert entries.read_text().strip() == ("[console_scripts]\nvgg-mm = vgg_mm.cli.commands:main")
 
 
 def python(code, *arguments, path, cwd):
@@ -137,7 +139,7 @@ def python(code, *arguments, path, cwd):
 def test_get_config_and_the_command_work_from_a_wheel(installed, tmp_path):
     code = (
         "import sys, vgg_mm; print(vgg_mm.get_config('vgg16_d_jitter').model.backbone.arch,"
-        "vgg_mm.__file__); sys.argv[0] = 'vgg-mm'; from vgg_mm.mim import main; main()"
+        "vgg_mm.__file__); sys.argv[0] = 'vgg-mm'; from vgg_mm.cli.commands import main; main()"
     )
     done = python(code, "describe", "demo", path=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -149,16 +151,16 @@ def test_get_config_and_the_command_work_from_a_wheel(installed, tmp_path):
 # Runs the lines of stdin one after the other: in processes of their own each would import torch.
 IN_ONE_PROCESS = """
 import sys
-from vgg_mm import mim
+from vgg_mm.cli.commands import main
 for line in sys.stdin.read().splitlines():
     sys.argv[1:] = line.split()
     try:
-        mim.main()
+        main()
     except SystemExit as ended:
         if ended.code:
             sys.exit(f"{line}: {ended.code}")
 """
-ALONE = "import sys; sys.argv[0] = 'vgg-mm'; from vgg_mm import mim; mim.main()"
+ALONE = "import sys; sys.argv[0] = 'vgg-mm'; from vgg_mm.cli.commands import main; main()"
 
 
 def test_every_command_runs_from_a_wheel(installed, jpeg_tree, tmp_path):
@@ -227,7 +229,7 @@ slurm_train nodes name demo --work-dir slurm {small}
 def command(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["vgg-mm", *arguments])
-        mim.main()
+        main()
         return capsys.readouterr().out
 
     return call
@@ -253,7 +255,7 @@ def test_the_command_runs_scripts_with_this_python(command, monkeypatch):
     monkeypatch.setenv("PATH", "/elsewhere")
     command("dist_train", "demo", "2")
     (call,) = ran
-    assert call == ("bash", ["bash", str(mim.FOLDER / "tools/dist_train.sh"), "demo", "2"])
+    assert call == ("bash", ["bash", str(CARRIED / "tools/dist_train.sh"), "demo", "2"])
     assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
 
 

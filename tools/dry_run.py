@@ -61,7 +61,7 @@ class _Few:
         return getattr(self.loader, name)
 
 
-def dry_run(cfg: Config, test: Callable[..., dict] | None) -> None:
+def dry_run(cfg: Config, evaluate: Callable[..., dict] | None) -> None:
     """Does a little of all that a run does, and prints how long all of it takes.
 
     It trains a few steps, validates on a batch or two, saves a checkpoint, resumes it for a step
@@ -70,7 +70,7 @@ def dry_run(cfg: Config, test: Callable[..., dict] | None) -> None:
 
     Args:
         cfg: The run's config.
-        test: :func:`vgg_mm.launch.test`; None leaves the test out.
+        evaluate: :func:`vgg_mm.testing.evaluate.evaluate`; None leaves the test out.
 
     Raises:
         UserError: If something that the run needs is missing or fails; it says what.
@@ -102,12 +102,12 @@ def dry_run(cfg: Config, test: Callable[..., dict] | None) -> None:
         cfg.resume, cfg.load_from = True, checkpoint
         _train(cfg, 1)
         gc.collect()
-        if test:
-            test(cfg, checkpoint, Path(folder[0], "scores.npz"), few=True)
+        if evaluate:
+            evaluate(cfg, checkpoint, Path(folder[0], "scores.npz"), few=True)
         barrier()
     if is_main_process():
         print("\n".join(lines))
-        print(f"tried: training, validation, a checkpoint, --resume{', the test' * bool(test)}")
+        print(f"tried: training, validation, a checkpoint, --resume{', the test' * bool(evaluate)}")
 
 
 @contextmanager

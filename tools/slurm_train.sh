@@ -4,6 +4,7 @@
 # Environment: GPUS (all, 4), GPUS_PER_NODE (4), CPUS_PER_TASK (8), PORT, SRUN_ARGS. With
 # SRUN_ARGS="--time 24:00:00 --signal USR1@120" it saves and ends two minutes before its time is up.
 set -euo pipefail
+[[ ${1:-} != --help ]] || exec sed -n "2,/^set/s/^# *//p" "$0"
 
 partition=${1:?a partition} job=${2:?a job name} config=${3:?a config}
 shift 3

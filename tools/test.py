@@ -11,18 +11,23 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.dist import is_main_process
+    from vgg_mm.cli.arguments import run_parser
 
-    from tools.analysis.paper_tables import beside_paper
-    from vgg_mm.launch import load_config, multi_scale, parser, start_processes, test
-
-    args = parser(__doc__)
+    args = run_parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
     args.add_argument("--views", choices=["dense", "crops", "both"])
     args.add_argument("--scales", nargs="+", type=int, metavar="Q", help="the shortest sides")
     args.add_argument("--out", help="where to write the posteriors; default WORK_DIR/scores.npz")
     args.add_argument("--half", action="store_true", help="write them as float16")
     args = args.parse_args()
+
+    from mmengine.dist import is_main_process
+
+    from tools.analysis.paper_tables import beside_paper
+    from vgg_mm.cli.configs import load_config
+    from vgg_mm.cli.processes import start_processes
+    from vgg_mm.testing.evaluate import evaluate, multi_scale
+
     cfg = load_config(args)
     transform = multi_scale(cfg)
     if args.views:
@@ -31,7 +36,7 @@ def main() -> None:
         transform.scales = args.scales
     start_processes(cfg)
     out = args.out or f"{cfg.work_dir}/scores.npz"
-    errors = test(cfg, args.checkpoint, out, args.half)
+    errors = evaluate(cfg, args.checkpoint, out, half=args.half)
     if is_main_process():
         print("top-1 error {error/top1:.1f}%, top-5 error {error/top5:.1f}%".format(**errors))
         if paper := beside_paper(out):

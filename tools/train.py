@@ -12,18 +12,29 @@ from pathlib import Path
 from vgg_mm.errors import UserError, library, run
 
 
+def mixed_precision() -> dict:
+    """What an ``optim_wrapper`` needs to train in 16 bits.
+
+    bfloat16 where the GPU has it, for its numbers go as far as float32's: those of a real VGG-16
+    reach a fifth of what float16 can hold before they are scaled, which it then must be.
+
+    Raises:
+        UserError: If there is no GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--amp needs CUDA, and this machine has none; leave it out.")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return dict(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=dict(enabled=False))
+    return dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+
+
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.launch import (
-        check_protocol,
-        load_config,
-        mixed_precision,
-        parser,
-        start_processes,
-        test,
-    )
+    from vgg_mm.cli.arguments import run_parser
 
-    args = parser(__doc__)
+    args = run_parser(__doc__)
     args.add_argument(
         "--resume",
         nargs="?",
@@ -67,15 +78,18 @@ def main() -> None:
         help="check data, config, disk space and a few steps, say how long the run will take",
     )
     args = args.parse_args()
-    cfg = load_config(args)
 
     from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
+    from vgg_mm.cli.configs import load_config
+    from vgg_mm.cli.processes import start_processes
+    from vgg_mm.testing.evaluate import check_protocol, evaluate
     from vgg_mm.training.checkpoints import latest, read_checkpoint
 
+    cfg = load_config(args)
     hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -120,7 +134,7 @@ def main() -> None:
     if tested:
         check_protocol(cfg)
     if args.dry_run:
-        dry_run(cfg, test if tested else None)
+        dry_run(cfg, evaluate if tested else None)
         return
     runner = Runner.from_cfg(cfg)
     runner.logger.info(f"{begins}.")
@@ -132,7 +146,7 @@ def main() -> None:
     if not tested:
         print(f"Best checkpoint: {best}, not tested, for the config has no tta_model")
         return
-    metrics = test(cfg, best, work_dir / "scores.npz")
+    metrics = evaluate(cfg, best, work_dir / "scores.npz")
     if is_main_process():
         draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")
         print(f"Best checkpoint: {best}")

@@ -3,7 +3,7 @@
 ``type='vgg_mm.VGG'`` works in any OpenMMLab config: the registry imports what it needs.
 """
 
-from .mim import get_config
+from .cli.configs import get_config
 
 __version__ = "0.1.0"
 __all__ = ["get_config"]

@@ -57,11 +57,8 @@ def _message(error: Exception) -> str | None:
             "uninstall -y opencv-python opencv-python-headless && pip install "
             "opencv-python-headless"
         )
-    if (
-        isinstance(error, KeyError)
-        and "is not in the" in str(error)
-        and _builds(_frames(error)[-1])
-    ):
+    unknown = isinstance(error, KeyError) and "is not in the" in str(error)
+    if unknown and _builds(_frames(error)[-1]):
         return f"the config's {error.args[0].split('. ')[0]}. Misspelt?"
     return None
 

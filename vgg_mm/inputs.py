@@ -11,17 +11,18 @@ too. So a mean stays what it was, and is the ``data_preprocessor``'s.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.paper import MEAN_RGB
+
+if TYPE_CHECKING:  # torch takes seconds, which a --help spares
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Input:
 
     order: str
     top: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         numbers = [self.top, *self.mean, *self.std]
@@ -57,7 +58,7 @@ class Input:
             )
 
     @classmethod
-    def of(cls, saved: object, name: str | os.PathLike) -> Input:
+    def of(cls, saved: Any, name: str | os.PathLike) -> Input:
         """The input that the ``asdict(input)`` in the file ``name`` says.
 
         Raises:
@@ -71,10 +72,11 @@ class Input:
             raise UserError(f"{name}: its note of its input is none.") from None
 
     @classmethod
-    def of_config(cls, model: dict) -> Input:
+    def of_config(cls, model: Mapping[str, Any]) -> Input:
         """The input that a config's ``model`` makes of BGR images with its data_preprocessor."""
         given = model.get("data_preprocessor") or {}
-        mean, std = given.get("mean") or (0, 0, 0), given.get("std") or (1, 1, 1)
+        usual = MEAN_RGB if given.get("type") == "vgg_mm.VGGPreprocessor" else (0, 0, 0)
+        mean, std = given.get("mean") or usual, given.get("std") or (1, 1, 1)
         rgb = given.get("to_rgb") or given.get("bgr_to_rgb")
         return cls("RGB" if rgb else "BGR", 255, tuple(mean), tuple(std))
 
@@ -83,23 +85,20 @@ class Input:
         """The input that a data_preprocessor, ours or another toolbox's, makes of BGR images."""
         switches = ("rgb", "to_rgb", "_channel_conversion", "channel_conversion")
         rgb = any(getattr(module, name, False) for name in switches)
-        mean, std = (
-            0 - getattr(module, "shift", torch.zeros(3)),
-            getattr(module, "std", torch.ones(3)),
-        )
-        mean = getattr(module, "mean", mean)
+        mean = getattr(module, "mean", 0 - getattr(module, "shift", np.zeros(3)))
+        std = getattr(module, "std", np.ones(3))
         # A float32 buffer's digits beyond the config's are none of its.
         mean, std = ([float(f"{x:.7g}") for x in t.flatten().tolist()] for t in (mean, std))
         return cls("RGB" if rgb else "BGR", 255, tuple(mean), tuple(std))
 
     @classmethod
-    def note(cls, model: nn.Module) -> dict:
-        """``input`` for a checkpoint's meta: what the model's data_preprocessor makes, if it can.
+    def note(cls, model: Any) -> dict:
+        """``input`` for a checkpoint's meta: what the model's data_preprocessor makes.
 
         That of a net of other channels than three has no such note.
         """
-        model = model.module if is_model_wrapper(model) else model
         try:
+            model = getattr(model, "module", model)  # in a wrapper
             return dict(input=asdict(cls.of_preprocessor(model.data_preprocessor)))
         except (UserError, AttributeError):
             return {}
@@ -109,7 +108,7 @@ class Input:
         return (
             self.order == other.order
             and np.allclose(self.mean_rgb, other.mean_rgb, rtol=0, atol=tolerance)
-            and torch.allclose(self.scale_rgb, other.scale_rgb, rtol=1e-6)
+            and np.allclose(self.scale_rgb, other.scale_rgb, rtol=1e-6)
         )
 
     def settings(self, rgb: str = "to_rgb") -> str:
@@ -117,39 +116,21 @@ class Input:
         mean, std = ([round(v * 255 / self.top, 4) for v in x] for x in (self.mean, self.std))
         return f"mean={mean}, std={std}, {rgb}={self.order == 'RGB'}"
 
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Input:
-        """Reads a name in :data:`INPUTS`, or ``order top mean mean mean std std std``.
-
-        Raises:
-            UserError: If it is neither.
-        """
-        if len(words) == 1 and words[0] in INPUTS:
-            return INPUTS[words[0]]
-        try:
-            top, *colours = map(float, words[1:])
-            return cls(words[0], top, tuple(colours[:3]), tuple(colours[3:]))
-        except ValueError:
-            raise UserError(
-                f"{' '.join(words)} is no input: give {', '.join(INPUTS)}, or eight values, such "
-                "as BGR 255 103.939 116.779 123.68 1 1 1."
-            ) from None
-
     @property
     def mean_rgb(self) -> list[float]:
         """The mean of (R, G, B) from 0 to 255."""
         return [round(value * 255 / self.top, 6) for value in self._rgb(self.mean)]
 
     @property
-    def scale_rgb(self) -> Tensor:
+    def scale_rgb(self) -> np.ndarray:
         """By what (R, G, B) from 0 to 255 are multiplied: (3,), float64."""
-        return self.top / 255 / torch.tensor(self._rgb(self.std), dtype=torch.float64)
+        return self.top / 255 / np.array(self._rgb(self.std), np.float64)
 
     def _rgb(self, values: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(values) if self.order == "RGB" else tuple(values)[::-1]
 
 
-def check_input(meta: object, model: dict, name: str) -> None:
+def check_input(meta: object, model: Mapping[str, Any], name: str) -> None:
     """Compares a checkpoint's note of its input, if it has one, with a config's.
 
     Args:
@@ -175,20 +156,3 @@ INPUTS = {
     "caffe": Input("BGR", 255, MEAN_RGB[::-1], (1, 1, 1)),
     "vgg_mm": Input("RGB", 255, MEAN_RGB, (1, 1, 1)),
 }
-
-
-def refold(weight: Tensor, have: Input, want: Input) -> Tensor:
-    """conv1_1's weight for another order and scale of its input; the means are left alone.
-
-    Args:
-        weight: (out, 3, k, k), for an input of ``have``.
-        have: The input that it was trained on.
-        want: The input that it will get, its mean the same in pixels.
-
-    Returns:
-        (out, 3, k, k), to the last bit the same numbers where the scales are equal.
-    """
-    factor = (have.scale_rgb / want.scale_rgb)[:, None, None]
-    rgb = weight if have.order == "RGB" else weight.flip(1)
-    rgb = (rgb.double() * factor).to(weight.dtype)
-    return rgb if want.order == "RGB" else rgb.flip(1)

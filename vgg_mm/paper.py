@@ -106,7 +106,8 @@ def config_name(arch: str, S: Side) -> str:
 def scaled(side: Side, crop: int) -> Side:
     """The paper's S or Q for crops of ``crop`` pixels in place of 224, such as 37 for 256 at 32."""
     if isinstance(side, tuple):
-        return (scaled(side[0], crop), scaled(side[1], crop))
+        smallest, largest = side
+        return (round(smallest * crop / 224), round(largest * crop / 224))
     return round(side * crop / 224)
 
 
@@ -142,9 +143,9 @@ def _rows(text: str) -> tuple[Row, ...]:
     """Reads lines of ``net S Q views top-1 top-5``, ``jitter`` standing for S in [256; 512]."""
     rows = []
     for arch, S, Q, views, top1, top5 in (line.split() for line in text.strip().splitlines()):
-        S = S_JITTER if S == "jitter" else int(S)
-        Q = tuple(map(int, Q.split(",")))
-        rows.append(Row(arch, S, Q, views, float(top1), float(top5)))
+        side = S_JITTER if S == "jitter" else int(S)
+        scales = tuple(map(int, Q.split(",")))
+        rows.append(Row(arch, side, scales, views, float(top1), float(top5)))
     return tuple(rows)
 
 
@@ -223,7 +224,7 @@ TABLE_6 = (
     FusionRow(_TWO_BEST, "both", 23.7, 6.8, 6.8),
 )
 
-ROWS = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
+ROWS: tuple[Row | FusionRow, ...] = (*TABLE_3, *TABLE_4, *TABLE_5, *TABLE_6)
 TRAININGS = tuple((row.arch, row.S) for row in TABLE_3)  # Table 3 has each once
 
 # The field in 2014: method, top-1 val, top-5 val, top-5 test error in %. GoogLeNet's figures are

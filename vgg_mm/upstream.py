@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from mmengine.runner import checkpoint
 from torch import nn
 
 # Where mmengine finds yapf's FormatCode; onedl-mmengine looks it up in yapf when it formats.
-FORMATTER = config if hasattr(config, "FormatCode") else import_module("yapf.yapflib.yapf_api")
+FORMATTER: Any = config if hasattr(config, "FormatCode") else import_module("yapf.yapflib.yapf_api")
 
 
 def format_configs_once() -> None:
@@ -26,7 +27,8 @@ def format_configs_once() -> None:
 
     ``Config.pretty_text`` runs yapf for seconds, at a run's start and at every checkpoint.
     """
-    original, formatted = FORMATTER.FormatCode, {}
+    original = FORMATTER.FormatCode
+    formatted: dict[str, tuple[str, bool]] = {}
 
     def format_code(text: str, **kwargs) -> tuple[str, bool]:
         if text not in formatted:
@@ -56,12 +58,12 @@ def _history_method(owner: object, name: str) -> object:
 class Plain:
     """Makes what stands for a dict-like object in a checkpoint: torch fills these dicts alone."""
 
-    def __new__(cls, *args) -> OrderedDict:  # noqa: D102
+    def __new__(cls, *args) -> Any:  # noqa: D102
         return OrderedDict()
 
 
 # What training scripts store beside weights, by the names under which files may have them.
-PLAIN = {
+PLAIN: dict[type, str] = {
     argparse.Namespace: "argparse.Namespace",
     SimpleNamespace: "types.SimpleNamespace",
     PurePosixPath: """pathlib.PosixPath pathlib.PurePosixPath pathlib.Path pathlib.PurePath
@@ -94,7 +96,8 @@ def trust_mmengines_checkpoints() -> None:
     ``getattr``; a function that finds these four and nothing else takes its place. So do plain
     values for what else is plain (:data:`PLAIN`), which other people's checkpoints hold.
     """
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,

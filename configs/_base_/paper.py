@@ -10,25 +10,13 @@ model = dict(
     type="ImageClassifier",
     backbone=dict(type="vgg_mm.VGG"),
     head=dict(type="vgg_mm.VGGHead", num_classes=1000),
-    data_preprocessor=dict(
-        type="vgg_mm.VGGPreprocessor", mean=[123.68, 116.779, 103.939], std=[1, 1, 1], to_rgb=True
-    ),
+    data_preprocessor=dict(type="vgg_mm.VGGPreprocessor", to_rgb=True),
 )
 
 # Sec. 3.1: the pipelines' pieces, for configs whose pipelines are others.
 pack = [dict(type="PackInputs", meta_keys=["img_path"])]
 load = [dict(type="vgg_mm.LoadImage")]
-light = [
-    dict(
-        type="vgg_mm.DrawLighting",
-        eigval=[0.2175, 0.0188, 0.0045],
-        eigvec=[
-            [-0.5675, 0.7192, 0.4009],
-            [-0.5808, -0.0045, -0.8140],
-            [-0.5836, -0.6948, 0.4203],
-        ],
-    ),
-]
+light = [dict(type="vgg_mm.DrawLighting")]
 centre = [dict(type="vgg_mm.CenterCrop", size=224), *pack]
 
 # 256 images a step in all: 64 on each of 4 GPUs. Other counts: --auto-scale-lr.
@@ -82,7 +70,7 @@ init_from_a_std = 1e-2  # of the layers that are not net A's (--init-from-a); No
 train_cfg = dict(type="vgg_mm.TrainLoop", max_epochs=74, val_interval=1)
 
 # Sec. 3.2.
-tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224)
+tta_model = dict(type="vgg_mm.Evaluation", views="dense", flip=True, crop_size=224)
 tta_pipeline = [*load, dict(type="vgg_mm.MultiScale"), *pack]
 
 randomness = dict(seed=0)

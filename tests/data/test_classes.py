@@ -21,12 +21,12 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from tools.analysis.predictor import Predictor
-from vgg_mm import launch
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_pictures, hidden
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.errors import UserError
+from vgg_mm.testing.evaluate import check_protocol, evaluate
 from vgg_mm.testing.scores import Scores
 from vgg_mm.training.checkpoints import read_checkpoint
 
@@ -210,7 +210,7 @@ def test_a_class_that_the_validation_lacks_moves_no_label(tmp_path, told):
     assert accuracy(runner) == 100
     line = "the validation set has no picture of 1 of 3 classes: cat."
     assert told.count(line) == 1
-    metrics = launch.test(narrow(root, tmp_path), str(tmp_path / "best.pth"), tmp_path / "s.npz")
+    metrics = evaluate(narrow(root, tmp_path), str(tmp_path / "best.pth"), tmp_path / "s.npz")
     assert metrics["error/top1"] == 0
     scores = Scores.load(tmp_path / "s.npz")
     assert scores.classes.tolist() == [*CLASSES]
@@ -225,7 +225,7 @@ def test_classes_in_another_order_move_no_label(tmp_path):
     assert accuracy(runner) == 100
     assert list(read_checkpoint(tmp_path / "best.pth")["meta"]["dataset_meta"]["classes"]) == order
     cfg = narrow(root, tmp_path)
-    assert launch.test(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")["error/top1"] == 0
+    assert evaluate(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")["error/top1"] == 0
     assert Scores.load(tmp_path / "s.npz").classes.tolist() == order
 
 
@@ -251,7 +251,7 @@ def test_other_classes_than_the_checkpoints_are_an_error(tmp_path):
     with pytest.raises(
         UserError, match=f"the test set has .* {checkpoint} lacks: mule.*dog, horse"
     ):
-        launch.test(cfg, checkpoint, tmp_path / "s.npz")
+        evaluate(cfg, checkpoint, tmp_path / "s.npz")
     (root / "train/horse").rename(root / "train/mule")
     (root / "val/horse").rename(root / "val/mule")
     again = dict(resume=True, load_from=checkpoint)
@@ -269,7 +269,7 @@ def test_a_checkpoint_without_names_is_compared_by_number(tmp_path):
     with pytest.raises(
         UserError, match=r"test set has 2 classes \(dog, horse\), the head 3 outputs"
     ):
-        launch.test(narrow(root, tmp_path), str(tmp_path / "w.pth"), tmp_path / "s.npz")
+        evaluate(narrow(root, tmp_path), str(tmp_path / "w.pth"), tmp_path / "s.npz")
 
 
 def test_a_class_without_pictures_to_train_on_is_an_error(tmp_path, told):
@@ -404,7 +404,7 @@ def test_data_without_class_names_and_other_heads(classes, tmp_path):
     runner.register_hook(Knows(CLASSES))
     runner.train()
     assert accuracy(runner) == 100
-    metrics = launch.test(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")
+    metrics = evaluate(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")
     assert metrics["error/top1"] == 0
     names = classes or ("0", "1", "2")
     assert Scores.load(tmp_path / "s.npz").classes.tolist() == [*names]
@@ -436,7 +436,7 @@ def test_a_test_set_may_be_of_several_parts(tmp_path):
     part = dict(type="vgg_mm.Folders", data_root=str(root))
     sets = [dict(part, split="val"), dict(part, split="train")]
     cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=sets)
-    launch.test(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")
+    evaluate(cfg, str(tmp_path / "best.pth"), tmp_path / "s.npz")
     assert len(Scores.load(tmp_path / "s.npz").names) == len(list(root.rglob("*.jpg")))
 
 
@@ -475,7 +475,7 @@ def test_multi_label_sets_and_heads(seeded, tmp_path):
         cfg.train_dataloader.sampler = dict(type="DefaultSampler")
         cfg.train_dataloader.collate_fn = dict(type="default_collate")
     with pytest.raises(UserError, match="LinearClsHead has no posteriors.*tta_model=None"):
-        launch.check_protocol(cfg)
+        check_protocol(cfg)
     for names in (CLASSES, None):
         metainfo = dict(classes=names) if names else {}
         (root / "list.json").write_text(json.dumps(dict(metainfo=metainfo, data_list=images)))

@@ -9,7 +9,7 @@ from torch import nn
 
 from vgg_mm.models import winograd
 from vgg_mm.models.winograd import Conv2d
-from vgg_mm.testing import TestTime
+from vgg_mm.testing import Evaluation
 
 NHWC = torch.channels_last
 
@@ -117,7 +117,7 @@ def test_the_evaluation_takes_it(taken):
     images = [torch.randint(256, (3, 224, 256), dtype=torch.uint8)]
     for views, batch in (("dense", 2), ("crops", 32)):
         taken.clear()
-        evaluate = TestTime(model.eval(), views=views, crop_size=224)
+        evaluate = Evaluation(model.eval(), views=views, crop_size=224)
 
         def score(evaluate=evaluate):
             data = dict(inputs=[images], data_samples=[DataSample()])

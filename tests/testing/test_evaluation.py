@@ -13,10 +13,10 @@ from tools.analysis import report
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
 from vgg_mm.testing import (
+    Evaluation,
     RemainingSampler,
     SaveScores,
     Scores,
-    TestTime,
     grid_crops,
 )
 from vgg_mm.testing.scores import parts_folder
@@ -65,15 +65,15 @@ def test_averages_the_score_map_then_the_flips_posteriors_then_the_scales(classi
         for image in (small, large)
     ]
     assert (expected[0] - expected[1]).abs().max() > 1e-3
-    got = scores(TestTime(classifier), [small], [large])[0]
+    got = scores(Evaluation(classifier), [small], [large])[0]
     assert torch.allclose(got, (expected[0] + expected[1]) / 2, atol=1e-6)
-    unflipped = scores(TestTime(classifier, flip=False), [small])[0]
+    unflipped = scores(Evaluation(classifier, flip=False), [small])[0]
     assert torch.allclose(unflipped, by_hand(classifier, small), atol=1e-6)
     assert not torch.allclose(unflipped, expected[0], atol=1e-6)
 
 
 def test_batch_size_and_order_change_no_score(classifier):
-    model = TestTime(classifier)
+    model = Evaluation(classifier)
     batch = images((64, 96), (96, 64), (64, 96), (80, 80), (64, 96))
     one_by_one = torch.cat([scores(model, [image]) for image in batch])
     assert torch.allclose(scores(model, batch), one_by_one, atol=1e-6)
@@ -86,18 +86,18 @@ def test_on_a_training_crop_it_is_the_plain_net(classifier):
         classifier.data_preprocessor(dict(inputs=image[None]))["inputs"], [DataSample()]
     )[0]
     assert torch.allclose(
-        scores(TestTime(classifier, flip=False), [image])[0], plain.pred_score, atol=1e-6
+        scores(Evaluation(classifier, flip=False), [image])[0], plain.pred_score, atol=1e-6
     )
 
 
 @torch.no_grad()
 def test_a_side_that_is_no_multiple_of_32_loses_its_rest_at_both_ends(classifier):
     (image,) = images((64 + 23, 96 + 5))
-    got = scores(TestTime(classifier, flip=False), [image])[0]
+    got = scores(Evaluation(classifier, flip=False), [image])[0]
     assert torch.allclose(got, by_hand(classifier, image[:, 11:75, 2:98]), atol=1e-6)
     ceil = MODELS.build(CLASSIFIER | dict(backbone=CLASSIFIER["backbone"] | dict(ceil_mode=True)))
     ceil.load_state_dict(classifier.state_dict())  # pools that drop nothing
-    got = scores(TestTime(ceil.eval(), flip=False), [image])[0]
+    got = scores(Evaluation(ceil.eval(), flip=False), [image])[0]
     assert torch.allclose(got, by_hand(ceil, image), atol=1e-6)
 
 
@@ -129,10 +129,10 @@ def test_multi_crop_averages_the_posteriors_of_50_crops(classifier):
         for crop in crops_by_hand(image)
     ]
     assert len(posteriors) == 50
-    model = TestTime(classifier, views="crops", crop_size=64, max_batch=7)
+    model = Evaluation(classifier, views="crops", crop_size=64, max_batch=7)
     got = scores(model, [image])[0]
     assert torch.allclose(got, torch.stack(posteriors).mean(0), atol=1e-6)
-    assert not torch.allclose(got, scores(TestTime(classifier), [image])[0], atol=1e-4)
+    assert not torch.allclose(got, scores(Evaluation(classifier), [image])[0], atol=1e-4)
 
 
 def test_the_grid_reaches_all_four_corners():
@@ -147,7 +147,7 @@ def test_the_grid_reaches_all_four_corners():
 def test_both_is_the_mean_of_dense_and_crops_at_every_scale(classifier):
     small, large = images((64, 96), (80, 120))
     one, other, both = (
-        scores(TestTime(classifier, views=views, crop_size=64), [small], [large])
+        scores(Evaluation(classifier, views=views, crop_size=64), [small], [large])
         for views in ("dense", "crops", "both")
     )
     assert torch.allclose(both, (one + other) / 2, atol=1e-6)
@@ -155,17 +155,17 @@ def test_both_is_the_mean_of_dense_and_crops_at_every_scale(classifier):
 
 def test_posteriors_of_every_view_and_scale_are_kept(classifier):
     pair = images((64, 96), (80, 120))
-    model = TestTime(classifier, views="both", crop_size=64)
+    model = Evaluation(classifier, views="both", crop_size=64)
     data = dict(inputs=[[image] for image in pair], data_samples=[DataSample()])
     kept = model.test_step(data)[0].posteriors
     for v, (views, image) in enumerate((v, i) for v in ("dense", "crops") for i in pair):
-        alone = scores(TestTime(classifier, views=views, crop_size=64), [image])[0]
+        alone = scores(Evaluation(classifier, views=views, crop_size=64), [image])[0]
         assert torch.allclose(kept[v], alone, atol=1e-6)
 
 
 def test_a_scale_smaller_than_the_crop_is_an_error(classifier):
     with pytest.raises(UserError, match="96x60 is smaller than the crop of 64"):
-        scores(TestTime(classifier, views="crops", crop_size=64), images((60, 96)))
+        scores(Evaluation(classifier, views="crops", crop_size=64), images((60, 96)))
 
 
 RESNET = dict(
@@ -184,8 +184,8 @@ def test_other_classifiers_too():
     (image,) = images((96, 128))
     x = resnet.data_preprocessor(dict(inputs=image[None]))["inputs"]
     dense = resnet.head(resnet.neck(resnet.backbone(x))).softmax(1)[0]
-    assert torch.allclose(scores(TestTime(resnet, flip=False), [image])[0], dense, atol=1e-6)
-    crops = scores(TestTime(resnet, views="crops", crop_size=64), [image])[0]
+    assert torch.allclose(scores(Evaluation(resnet, flip=False), [image])[0], dense, atol=1e-6)
+    crops = scores(Evaluation(resnet, views="crops", crop_size=64), [image])[0]
     assert torch.isclose(crops.sum(), torch.tensor(1.0), atol=1e-5)
 
 
@@ -198,13 +198,13 @@ def test_a_head_for_one_size_alone_is_told_to_use_crops():
         )
     )
     with pytest.raises(UserError, match="AlexNet with ClsHead cannot run densely.*views='crops'"):
-        TestTime(alexnet)
-    assert TestTime(alexnet, views="crops").views == ("crops",)
+        Evaluation(alexnet)
+    assert Evaluation(alexnet, views="crops").views == ("crops",)
 
 
 def test_unknown_views(classifier):
     with pytest.raises(UserError, match="views='windows'; use one of dense, crops, both"):
-        TestTime(classifier, views="windows")
+        Evaluation(classifier, views="windows")
 
 
 class Names:
@@ -294,3 +294,21 @@ def test_what_is_scored_is_kept_apart_for_all_else_that_is_tested():
     assert one == parts_folder("scores.npz", dict(protocol), dict(mean=[1, 2, 3]))
     assert one != parts_folder("scores.npz", protocol, dict(mean=[1, 2, 4]))
     assert one.name.startswith("scores.npz.") and one.suffix == ".parts"
+
+
+def test_the_old_name_still_builds_it():
+    assert MODELS.get("vgg_mm.TestTime") is MODELS.get("vgg_mm.Evaluation") is Evaluation
+
+
+def test_says_its_protocol(classifier):
+    what = dict(config="mine", arch="A", S=73, checkpoint="best.pth", sha256="0")
+    both = Evaluation(classifier, views="both", flip=False, grid=3, crop_size=64)
+    assert both.protocol([73, 80], **what) == dict(
+        what,
+        views=["dense", "dense", "crops", "crops"],
+        scales=[73, 80, 73, 80],
+        flip=False,
+        grid=3,
+        crop_size=64,
+    )
+    assert Evaluation(classifier).protocol([256], **what)["grid"] == 5

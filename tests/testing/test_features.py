@@ -21,8 +21,8 @@ from whole_strides import whole_strides
 
 from vgg_mm.data import VOCList, read_image, rescale
 from vgg_mm.errors import UserError
-from vgg_mm.launch import extract
 from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
+from vgg_mm.testing.evaluate import extract
 
 ROOT = Path(__file__).parents[2]
 

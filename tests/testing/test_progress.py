@@ -8,8 +8,8 @@ from mmengine import Config
 
 from tools.analysis.paper_tables import beside_paper
 from vgg_mm.errors import UserError
-from vgg_mm.launch import multi_scale
 from vgg_mm.testing import ProgressBarHook, Scores
+from vgg_mm.testing.evaluate import multi_scale
 
 
 def lines(capsys, hook, batches, images=9, scored=2):

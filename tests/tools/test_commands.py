@@ -20,9 +20,12 @@ from mmengine import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-from vgg_mm import errors, launch
+from tools.train import mixed_precision
+from vgg_mm import errors
+from vgg_mm.cli.arguments import parser
+from vgg_mm.cli.commands import commands
+from vgg_mm.cli.configs import load_config
 from vgg_mm.errors import UserError
-from vgg_mm.mim import commands
 from vgg_mm.registry import MODELS
 from vgg_mm.testing import Scores
 
@@ -360,8 +363,8 @@ def test_on_demand_every_error_shows_its_traceback(monkeypatch, trained):
 
 
 def load(*options):
-    args = launch.parser("").parse_args([DEMO, "--cfg-options", *options])
-    return launch.load_config(args)
+    args = parser("").parse_args([DEMO, "--cfg-options", *options])
+    return load_config(args)
 
 
 def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch):
@@ -381,10 +384,10 @@ def test_amp_takes_bfloat16_where_the_gpu_has_it(monkeypatch):
     has = {"bf16": True}
     supported = lambda including_emulation=True: including_emulation or has["bf16"]  # noqa: E731
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    mixed = launch.mixed_precision()
+    mixed = mixed_precision()
     assert mixed["dtype"] == "bfloat16" and mixed["loss_scale"] == dict(enabled=False)
     has["bf16"] = False
-    mixed = launch.mixed_precision()
+    mixed = mixed_precision()
     assert mixed["dtype"] == "float16" and mixed["loss_scale"] == "dynamic"
 
 

@@ -25,9 +25,9 @@ from small_nets import (
     write_keras,
 )
 
-from tools.weights.convert import convert, report
+from tools.weights.convert import convert, refold, report
 from vgg_mm.errors import UserError
-from vgg_mm.inputs import INPUTS, Input, refold
+from vgg_mm.inputs import INPUTS, Input
 
 STATE_DICTS = {
     "torchvision": (torchvision_net, "A"),

@@ -15,10 +15,10 @@ from mmpretrain.registry import MODELS
 from whole_strides import whole_strides
 
 from tools.analysis.predictor import Predictor, draw
+from vgg_mm.cli.commands import commands
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
-from vgg_mm.mim import commands
-from vgg_mm.testing.evaluation import TestTime
+from vgg_mm.testing.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo.py"
@@ -183,7 +183,7 @@ def test_tool_goes_on_after_pictures_too_large_or_too_thin(
     cv2.imwrite(str(folder / "strip.png"), np.zeros((2, 60000, 3), np.uint8))
     cv2.imwrite(str(folder / "deep/long.png"), np.zeros((3, 299, 3), np.uint8))
     monkeypatch.setenv("VGG_MM_MAX_PIXELS", "130000")
-    outputs = TestTime._outputs
+    outputs = Evaluation._outputs
 
     def in_little_memory(self, x):
         if x.shape[-1] > 5 * x.shape[-2]:
@@ -192,7 +192,7 @@ def test_tool_goes_on_after_pictures_too_large_or_too_thin(
             )
         return outputs(self, x)
 
-    monkeypatch.setattr(TestTime, "_outputs", in_little_memory)
+    monkeypatch.setattr(Evaluation, "_outputs", in_little_memory)
     cv2.imwrite(str(folder / "huge.png"), np.zeros((362, 361, 3), np.uint8))
     cv2.imwrite(str(folder / "wider.png"), np.zeros((30, 160, 3), np.uint8))
     with pytest.raises(SystemExit) as exit:

@@ -14,12 +14,13 @@ from pathlib import Path
 from mmengine.runner import ValLoop
 from mmpretrain.models import ImageClassifier
 
-import vgg_mm.launch  # noqa: F401
+from vgg_mm.cli.processes import prepare_process
 from vgg_mm.demo import unpack
 from vgg_mm.training import CheckpointHook, CorruptImagesHook, PlateauLR, TrainLoop
 from vgg_mm.upstream import FORMATTER
 
 tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/analysis/stress_resume.py"))
+prepare_process()
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 
 

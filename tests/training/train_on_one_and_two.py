@@ -14,11 +14,12 @@ import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.runner import Runner
 
-import vgg_mm.launch  # noqa: F401
+from vgg_mm.cli.processes import prepare_process
 from vgg_mm.training import TrainLoop
 from vgg_mm.upstream import FORMATTER
 
 tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/analysis/stress_resume.py"))
+prepare_process()
 FORMATTER.FormatCode = lambda text, **_: (text, True)
 folder, pictures = map(Path, sys.argv[1:])
 

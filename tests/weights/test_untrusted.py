@@ -26,6 +26,7 @@ from small_nets import (
 )
 
 from tools.weights.convert import convert
+from tools.weights.convert_weights import parse_input
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
 
@@ -129,10 +130,10 @@ def test_incomplete_and_ambiguous_sources(tmp_path):
     refused(lambda s: nested(s, meta=dict(input=bad)), "net.pth: its note of its")
     with pytest.raises(UserError, match="no file .*none.pth"):
         convert(tmp_path / "none.pth", "D")
-    assert Input.parse("BGR 1 1 2 3 4 5 6".split()) == Input("BGR", 1, (1, 2, 3), (4, 5, 6))
+    assert parse_input("BGR 1 1 2 3 4 5 6".split()) == Input("BGR", 1, (1, 2, 3), (4, 5, 6))
     for words in (["GRB"], "BGR 1 1 2 3 4 5".split(), "BGR 1 1 2 3 0 5 6".split(), ["BGR", "x"]):
         with pytest.raises(UserError, match="is no input: give torchvision, caffe, vgg_mm, or"):
-            Input.parse(words)
+            parse_input(words)
 
 
 def test_forged_checkpoints(tmp_path):

@@ -17,11 +17,9 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.dist import is_main_process
+    from vgg_mm.cli.arguments import run_parser
 
-    from vgg_mm.launch import extract, load_config, multi_scale, parser, start_processes
-
-    args = parser(__doc__)
+    args = run_parser(__doc__)
     args.add_argument("checkpoint", help="its weights; without a classifier, features are a conv's")
     args.add_argument(
         "data", type=Path, help="a folder with one folder a class, or VOC's list of images"
@@ -32,6 +30,13 @@ def main() -> None:
     args.add_argument("--stack", action="store_true", help="stack the scales, not average them")
     args.add_argument("--half", action="store_true", help="write float16")
     args = args.parse_args()
+
+    from mmengine.dist import is_main_process
+
+    from vgg_mm.cli.configs import load_config
+    from vgg_mm.cli.processes import start_processes
+    from vgg_mm.testing.evaluate import extract, multi_scale
+
     if args.data.is_dir():
         data = dict(type="vgg_mm.Folders", data_root=str(args.data))
     elif args.data.is_file():
@@ -42,7 +47,9 @@ def main() -> None:
     if args.scales:
         multi_scale(cfg).scales = args.scales
     start_processes(cfg)
-    made = extract(cfg, args.checkpoint, data, args.out, args.layer, args.stack, args.half)
+    made = extract(
+        cfg, args.checkpoint, data, args.out, args.layer, stack=args.stack, half=args.half
+    )
     if is_main_process():
         print(
             "{features/images:.0f} images, {features/dimensions:.0f} dimensions: ".format(**made)

@@ -62,7 +62,7 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) 
 
     Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
     map, which lie a stride of s pixels apart: of the pixels that the net sees, the image's middle
-    (:meth:`vgg_mm.TestTime.seen`), those from (s i, s j) on, s ``kernel`` each way. Its value is
+    (:meth:`vgg_mm.Evaluation.seen`), those from (s i, s j) on, s ``kernel`` each way. Its value is
     put in the window's centre, s (i + kernel / 2, j + kernel / 2), and stands for the s x s pixels
     around it; between centres the map is interpolated. The border of the image, where no
     window has its centre, stays empty: stretched from edge to edge the map would show things where

@@ -67,7 +67,7 @@ def train(cfg, prepare: Callable[[], None] = lambda: None) -> None:
     import torch
     from mmengine.runner import Runner
 
-    from vgg_mm.launch import start_processes
+    from vgg_mm.cli.processes import start_processes
     from vgg_mm.training.checkpoints import latest
 
     torch.set_num_threads(1)
@@ -219,9 +219,11 @@ def main() -> None:
     # Imported once, here: every run is a fork.
     import mmpretrain.models  # noqa: F401
 
-    import vgg_mm.launch  # noqa: F401
+    import vgg_mm.testing.evaluate  # noqa: F401
+    from vgg_mm.cli.processes import prepare_process
     from vgg_mm.demo import unpack
 
+    prepare_process()
     folder = Path(tempfile.mkdtemp(prefix="stress_resume_"))
     data = unpack(folder / "data")
     kinds = [(w, p) for p in args.processes for w in (args.workers if p == 1 else [0])]

@@ -22,11 +22,10 @@ from torchvision.transforms import v2
 from tools.benchmarks import interleaved, parser, write
 from tools.data.tiling import TILED, check_jpegtran, tile
 from tools.printing import as_text
-from vgg_mm import paper
+from vgg_mm import get_config, paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.files import find_pictures
 from vgg_mm.errors import UserError
-from vgg_mm.mim import get_config
 
 S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
 MEAN = list(paper.MEAN_RGB)
@@ -233,9 +232,15 @@ def accuracy(seeds: int) -> dict[str, float]:
             cfg.merge_from_dict({"randomness.seed": seed, "launcher": "none"})
             cfg.work_dir = f"work_dirs/input_{name}_{seed}"
             dataset = cfg.train_dataloader.dataset.dataset
-            if name == "fast":
-                fast = dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=cfg.crop)
-                dataset.pipeline = [fast, *dataset.pipeline[4:]]
+            crop = [dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=cfg.crop)]
+            if name == "reference":
+                crop = [
+                    dict(type="vgg_mm.LoadImage", in_memory=True),
+                    dict(type="vgg_mm.ScaleJitter", S=cfg.S),
+                    dict(type="vgg_mm.RandomCrop", size=cfg.crop),
+                    dict(type="vgg_mm.RandomFlip"),
+                ]
+            dataset.pipeline = [*crop, dataset.pipeline[-1]]
             runner = Runner.from_cfg(cfg)
             runner.train()
             results.append(runner.val_loop.run()["accuracy/top1"])

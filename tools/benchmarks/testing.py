@@ -40,7 +40,7 @@ from vgg_mm.data import MultiScale, Rescale
 from vgg_mm.errors import UserError, library
 from vgg_mm.models import Glorot
 from vgg_mm.paper import MEAN_RGB
-from vgg_mm.testing import TestTime
+from vgg_mm.testing import Evaluation
 
 SCALES = (256, 384, 512)
 Q = 384
@@ -74,7 +74,7 @@ def measure(width: int, rounds: int) -> dict[str, float]:
     net = MODELS.build(config)
     Glorot()(net)
     net = net.to(get_device()).eval()
-    dense, crops, stock = TestTime(net), TestTime(net, views="crops"), AverageClsScoreTTA(net)
+    dense, crops, stock = Evaluation(net), Evaluation(net, views="crops"), AverageClsScoreTTA(net)
     timm = timm_vgg16(net, width)
     timm_nhwc = deepcopy(timm).to(memory_format=torch.channels_last)
 

@@ -18,8 +18,8 @@ from mmpretrain.registry import MODELS
 from torch.optim import SGD
 
 from tools.benchmarks import interleaved, parser, write
+from vgg_mm import get_config
 from vgg_mm.demo import unpack
-from vgg_mm.mim import get_config
 
 ROOT = Path(__file__).parents[2]
 

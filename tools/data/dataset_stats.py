@@ -9,7 +9,7 @@ Prints config lines: the first is for the model, the second for the training pip
 import argparse
 import os
 
-from vgg_mm.arguments import count
+from vgg_mm.cli.arguments import count
 from vgg_mm.errors import UserError, run
 
 

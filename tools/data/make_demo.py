@@ -1,4 +1,4 @@
-"""Make the demo's pictures, ``vgg_mm/demo/pictures.zip``, from Debian's openclipart.
+"""Make the demo's pictures, ``vgg_mm/demo/images.zip``, from Debian's openclipart.
 
 Get the package's PNGs (public domain) and run the script on them::
 

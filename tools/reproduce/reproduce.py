@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from vgg_mm.arguments import count
+from vgg_mm.cli.arguments import count
 from vgg_mm.errors import UserError, run
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 
+from torch import Tensor
+
 from tools.printing import as_text
 from vgg_mm.errors import UserError
-from vgg_mm.inputs import INPUTS, Input, refold
+from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.weights.source import build, fit, is_net, open_source
 
 
@@ -104,3 +106,20 @@ def _settings(checkpoint: dict) -> str:
         )
     keys.append(f"data_preprocessor=dict(mean={list(meta['input']['mean'])}, std=[1, 1, 1])")
     return ", ".join(keys)
+
+
+def refold(weight: Tensor, have: Input, want: Input) -> Tensor:
+    """conv1_1's weight for another order and scale of its input; the means are left alone.
+
+    Args:
+        weight: (out, 3, k, k), for an input of ``have``.
+        have: The input that it was trained on.
+        want: The input that it will get, its mean the same in pixels.
+
+    Returns:
+        (out, 3, k, k), to the last bit the same numbers where the scales are equal.
+    """
+    rgb = (weight if have.order == "RGB" else weight.flip(1)).double()
+    factor = rgb.new_tensor(have.scale_rgb / want.scale_rgb)[:, None, None]
+    rgb = (rgb * factor).to(weight.dtype)
+    return rgb if want.order == "RGB" else rgb.flip(1)

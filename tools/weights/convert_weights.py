@@ -10,19 +10,34 @@ model must say.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
+from vgg_mm.inputs import INPUTS, Input
+from vgg_mm.paper import TABLE_1
+
+
+def parse_input(words: Sequence[str]) -> Input:
+    """Reads a name in :data:`INPUTS`, or ``order top mean mean mean std std std``.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    if len(words) == 1 and words[0] in INPUTS:
+        return INPUTS[words[0]]
+    try:
+        top, *colours = map(float, words[1:])
+        return Input(words[0], top, tuple(colours[:3]), tuple(colours[3:]))
+    except ValueError:
+        raise UserError(
+            f"{' '.join(words)} is no input: give {', '.join(INPUTS)}, or eight values, such as "
+            "BGR 255 103.939 116.779 123.68 1 1 1."
+        ) from None
 
 
 def main() -> None:
     """Runs the tool."""
-    from tools.weights.convert import convert, report
-    from tools.weights.formats import save
-    from vgg_mm.inputs import INPUTS, Input
-    from vgg_mm.paper import TABLE_1
-    from vgg_mm.weights.files import ENDINGS
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,9 +65,14 @@ def main() -> None:
         "mean and the deviation of each colour in this order and range",
     )
     args = parser.parse_args()
+
+    from tools.weights.convert import convert, report
+    from tools.weights.formats import save
+    from vgg_mm.weights.files import ENDINGS
+
     if Path(args.destination).suffix in ENDINGS:
         raise UserError(f"{args.destination}: a checkpoint is a PyTorch file; call it .pth.")
-    given = Input.parse(args.input) if args.input else None
+    given = parse_input(args.input) if args.input else None
     checkpoint = convert(args.source, args.to_arch, args.features_only, given, args.prefix)
     save(checkpoint, args.destination)
     print(report(checkpoint))

@@ -12,17 +12,20 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.weights.formats import LAYOUTS, export
-    from vgg_mm.launch import load_config, parser
+    from vgg_mm.cli.arguments import parser
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
     args.add_argument("destination", metavar="DST", help=".onnx, .safetensors or .pth")
-    args.add_argument("--to", required=True, choices=[*LAYOUTS, "onnx"])
+    args.add_argument("--to", required=True, choices=["torchvision", "timm", "mmpretrain", "onnx"])
     args.add_argument(
         "--features-only", action="store_true", help="the conv layers, without the classifier"
     )
     args = args.parse_args()
+
+    from tools.weights.formats import export
+    from vgg_mm.cli.configs import load_config
+
     cfg = load_config(args)
     if args.features_only:
         cfg.model.head = None

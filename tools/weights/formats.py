@@ -17,15 +17,15 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.export import Dim
 
+from tools.weights.convert import refold
 from vgg_mm.errors import UserError, library
-from vgg_mm.inputs import INPUTS, Input, check_input, refold
+from vgg_mm.inputs import INPUTS, Input, check_input
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.weights.layouts import conv_names, fc_names
 from vgg_mm.weights.onnx import INPUT_KEY
 from vgg_mm.weights.source import fit, open_source
 from vgg_mm.writing import replacing
 
-LAYOUTS = ("torchvision", "timm", "mmpretrain")
 TOLERANCE = 1e-4
 
 

@@ -1,6 +1,6 @@
-"""The demo's pictures: a small public-domain data set of eight classes that ships with the package.
+"""The demo's images: a small public-domain data set of eight classes that ships with the package.
 
-``README.md`` beside this file tells where the pictures come from.
+``README.md`` beside this file tells where they come from.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from vgg_mm.errors import UserError
 
-ARCHIVE = Path(__file__).with_name("pictures.zip")
+ARCHIVE = Path(__file__).with_name("images.zip")
 MARKER = ".complete"  # holds the SHA-256 of the archive that was unpacked
 
 
 def unpack(root: str | Path = "data/demo") -> Path:
-    """Unpacks the pictures at ``root`` on first use and returns ``root``.
+    """Unpacks the images at ``root`` on first use and returns ``root``.
 
     The folder then holds ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``, as mmpretrain's
     ``CustomDataset`` reads them. Several processes may call this at once, and one that is killed
@@ -34,23 +34,22 @@ def unpack(root: str | Path = "data/demo") -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-            pictures = Path(scratch, "pictures")
+            images = Path(scratch, "images")
             with zipfile.ZipFile(ARCHIVE) as archive:
-                archive.extractall(pictures)
-            (pictures / MARKER).write_text(digest)
-            os.rename(pictures, root)
+                archive.extractall(images)
+            (images / MARKER).write_text(digest)
+            os.rename(images, root)
     except OSError as error:
         if _is_complete(root, digest):  # another process was faster
             return root
-        if root.exists():
-            raise UserError(
-                f"The demo's pictures cannot be unpacked at '{root}': it exists and is not what "
-                "this version of vgg_mm unpacks. Remove it, or choose another folder."
-            ) from error
-        raise UserError(
-            f"The demo's pictures cannot be unpacked at '{root}': {error.strerror or error}. "
-            "Choose a folder on a disk that you may write to and that has 20 MB free."
-        ) from error
+        why = (
+            "it exists and is not what this version of vgg_mm unpacks. Remove it, or choose "
+            "another folder."
+            if root.exists()
+            else f"{error.strerror or error}. Choose a folder on a disk that you may write to and "
+            "that has 20 MB free."
+        )
+        raise UserError(f"The demo's images cannot be unpacked at '{root}': {why}") from error
     return root
 
 

@@ -1,11 +1,12 @@
 """Sec. 3.2: test-time protocols."""
 
-from .evaluation import TestTime, grid_crops
+from .evaluation import Evaluation, grid_crops
 from .features import FeatureExtractor, Features, SaveFeatures
 from .progress import ProgressBarHook
 from .scores import Protocol, RemainingSampler, SaveScores, Scores
 
 __all__ = [
+    "Evaluation",
     "FeatureExtractor",
     "Features",
     "ProgressBarHook",
@@ -14,6 +15,5 @@ __all__ = [
     "SaveFeatures",
     "SaveScores",
     "Scores",
-    "TestTime",
     "grid_crops",
 ]

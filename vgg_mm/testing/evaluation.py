@@ -6,6 +6,8 @@ import ctypes
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from mmengine.model import BaseTTAModel
@@ -17,6 +19,7 @@ from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.registry import MODELS
+from vgg_mm.testing.scores import Protocol
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 VIEWS = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
@@ -38,8 +41,8 @@ def _memory_reused() -> Iterator[None]:
         mallopt(M_MMAP_MAX, 65536)  # glibc's default
 
 
-@MODELS.register_module()
-class TestTime(BaseTTAModel):
+@MODELS.register_module(name=["Evaluation", "TestTime"])  # configs in the wild have the latter
+class Evaluation(BaseTTAModel):
     """Dense evaluation, multi-crop evaluation, or both, of any classifier of mmpretrain.
 
     - ``dense``: the net runs over the whole image, and its class scores are averaged over space.
@@ -65,8 +68,6 @@ class TestTime(BaseTTAModel):
             and is to be run densely, or it gives images several labels.
     """
 
-    __test__ = False  # not a test class, whatever its name tells pytest
-
     def __init__(
         self,
         module: dict | torch.nn.Module,
@@ -78,7 +79,7 @@ class TestTime(BaseTTAModel):
     ) -> None:
         super().__init__(module)
         if views not in VIEWS:
-            raise UserError(f"TestTime: views={views!r}; use one of {', '.join(VIEWS)}.")
+            raise UserError(f"Evaluation: views={views!r}; use one of {', '.join(VIEWS)}.")
         self.views = VIEWS[views]
         self.flip = flip
         self.grid = grid
@@ -87,24 +88,36 @@ class TestTime(BaseTTAModel):
         # On CPUs 3x3 convs are faster so; grouped or concatenated ones (RegNet, DenseNet) slower.
         self.channels_last = isinstance(self.module.backbone, VGG)
         if grid < 2:
-            raise UserError(f"TestTime: grid={grid} reaches no more than one edge; use 2 or more.")
+            raise UserError(f"Evaluation: grid={grid} reaches one edge alone; use 2 or more.")
         self._check_net()
 
     def _check_net(self) -> None:
         head, neck = (getattr(self.module, part, None) for part in ("head", "neck"))
         if isinstance(head, MultiLabelClsHead):
             raise UserError(
-                f"TestTime: {type(head).__name__} has no posteriors, which sum to 1 over the "
+                f"Evaluation: {type(head).__name__} has no posteriors, which sum to 1 over the "
                 "classes. Set tta_model=None in the config: a training then ends without a test; "
                 "mmpretrain's tools/test.py measures several labels."
             )
         pooled = isinstance(neck, GlobalAveragePooling) and isinstance(head, LinearClsHead)
         if "dense" in self.views and not (isinstance(head, VGGHead) or pooled):
             raise UserError(
-                f"TestTime: {type(self.module.backbone).__name__} with {type(head).__name__} cannot"
-                " run densely: its head takes a map of one size alone (VGGHead, or "
+                f"Evaluation: {type(self.module.backbone).__name__} with {type(head).__name__} "
+                "cannot run densely: its head takes a map of one size alone (VGGHead, or "
                 "GlobalAveragePooling and a linear head, take any). Use views='crops'."
             )
+
+    def protocol(self, scales: Sequence[int], **tested: Any) -> dict[str, Any]:
+        """What it does to images at the ``scales``, as a :class:`vgg_mm.testing.Protocol`'s dict.
+
+        Args:
+            scales: The test scales Q.
+            tested: The protocol's fields that tell what is tested, such as ``checkpoint``.
+        """
+        pairs = [(view, Q) for view in self.views for Q in scales]
+        views, each_scale = [view for view, _ in pairs], [Q for _, Q in pairs]
+        tested |= dict(flip=self.flip, grid=self.grid, crop_size=self.crop_size)
+        return asdict(Protocol(views=views, scales=each_scale, **tested))
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
@@ -130,11 +143,11 @@ class TestTime(BaseTTAModel):
         """A batch, for each scale a list of N images -> (N, V, classes), V views times scales.
 
         Raises:
-            CorruptImageError: If the memory is too small; the largest picture is named.
+            CorruptImageError: If the memory is too small; the largest image is named.
         """
         inputs, evaluate = data["inputs"], {"dense": self._dense, "crops": self._multi_crop}
         sizes = [image.numel() for image in inputs[0]]
-        largest = data["data_samples"][sizes.index(max(sizes))].get("img_path", "a picture")
+        largest = data["data_samples"][sizes.index(max(sizes))].get("img_path", "an image")
         with blamed(largest):
             return torch.stack(
                 [self._by_size(images, evaluate[view]) for view in self.views for images in inputs],
@@ -175,7 +188,7 @@ class TestTime(BaseTTAModel):
         crops = [crop for image in x for crop in grid_crops(image, self.grid, self.crop_size)]
         return self._with_mirrored(crops).unflatten(0, (len(x), -1)).mean(1)
 
-    def _with_mirrored(self, views: Sequence[Tensor]) -> Tensor:
+    def _with_mirrored(self, views: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
         """Views n x (3, H, W) -> (n, classes), each averaged with its mirror image's."""
         posteriors = []
         for start in range(0, len(views), self.max_batch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +15,14 @@ from torch import Tensor, nn
 from vgg_mm.errors import UserError, suggest
 from vgg_mm.models import VGG
 from vgg_mm.registry import METRICS, MODELS
-from vgg_mm.testing.evaluation import TestTime
+from vgg_mm.testing.evaluation import Evaluation
 from vgg_mm.testing.scores import SaveScores, Stored
 
 FCS = ("fc6", "fc7", "fc8")
 
 
 @MODELS.register_module()
-class FeatureExtractor(TestTime):
+class FeatureExtractor(Evaluation):
     """Describes images by a layer's activations, for a linear classifier of another data set.
 
     The net runs over the whole image; the activations (after the ReLU, but fc8's) are averaged over
@@ -29,11 +31,11 @@ class FeatureExtractor(TestTime):
     other image.
 
     Args:
-        module: As :class:`TestTime` takes it; its backbone must be a :class:`vgg_mm.VGG`, and
+        module: As :class:`Evaluation` takes it; its backbone must be a :class:`vgg_mm.VGG`, and
             nothing past the layer need be there.
         layer: A conv's name, such as ``'conv5_3'``, or ``fc6``, ``fc7`` or ``fc8``.
         stack: Whether to stack the scales.
-        flip: As :class:`TestTime` takes it.
+        flip: As :class:`Evaluation` takes it.
 
     Raises:
         UserError: If the net has no such layer.
@@ -62,6 +64,10 @@ class FeatureExtractor(TestTime):
                 f"the net has no layer {self.layer} to take features from; use one of "
                 f"{', '.join(layers)}.{suggest(self.layer, layers)}"
             )
+
+    def protocol(self, scales: Sequence[int], **tested: Any) -> dict[str, Any]:
+        """As :meth:`Evaluation.protocol`, with ``layer`` and ``stack`` besides."""
+        return super().protocol(scales, **tested) | dict(layer=self.layer, stack=self.stack)
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:
         self.maps = maps

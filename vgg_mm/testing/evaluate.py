@@ -1,0 +1,161 @@
+"""A config, a checkpoint and the config's protocol become scores, or features."""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_world_size
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from vgg_mm.data.wrappers import with_pipeline
+from vgg_mm.errors import UserError
+from vgg_mm.inputs import check_input
+from vgg_mm.paper import stages
+from vgg_mm.registry import DATASETS, MODELS
+from vgg_mm.signals import outlive
+from vgg_mm.testing.evaluation import Evaluation
+from vgg_mm.testing.scores import file_sha256, parts_folder
+from vgg_mm.training.checkpoints import read_checkpoint
+
+
+def multi_scale(cfg: Config) -> ConfigDict:
+    """The transform of the test-time pipeline whose ``scales`` are the config's Q.
+
+    Raises:
+        UserError: If the config does not say how to test.
+    """
+    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
+    if len(found) != 1 or "tta_model" not in cfg:
+        raise UserError(
+            f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.Evaluation "
+            "and a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
+        )
+    return found[0]
+
+
+def check_protocol(cfg: Config) -> Evaluation:
+    """Looks whether :func:`evaluate` can test the config's net; a training does it at its start.
+
+    Returns:
+        The config's ``tta_model`` with its net, whose weights take no memory.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    multi_scale(cfg)
+    init_default_scope(cfg.get("default_scope", "mmpretrain"))
+    with torch.device("meta"):
+        return MODELS.build(dict(**cfg.tta_model, module=cfg.model))
+
+
+def evaluate(
+    cfg: Config, checkpoint: str, out: str | Path, *, half: bool = False, few: bool = False
+) -> dict[str, float]:
+    """Tests a checkpoint by the config's protocol (``tta_model``, ``tta_pipeline``).
+
+    A test that was interrupted goes on with the images that it has not scored.
+
+    Args:
+        cfg: The config.
+        checkpoint: What the Runner saved.
+        out: Where to write the posteriors, see :class:`vgg_mm.testing.Scores`.
+        half: Whether to store float16 in place of float32.
+        few: Whether to test a batch alone, to see that it works.
+
+    Returns:
+        ``error/top1`` and ``error/top5`` in %.
+
+    Raises:
+        UserError: If the checkpoint does not load safely, or does not fit the config's net, input
+            or classes.
+    """
+    check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
+    saver = dict(type="vgg_mm.SaveScores", file=str(out), half=half)
+    return _run(deepcopy(cfg), checkpoint, saver, dict(type="vgg_mm.ClassesHook"), few=few)
+
+
+def extract(
+    cfg: Config,
+    checkpoint: str,
+    data: dict,
+    out: str | Path,
+    layer: str | None = None,
+    *,
+    stack: bool = False,
+    half: bool = False,
+) -> dict[str, float]:
+    """Describes the images of a data set by a layer's activations (appendix B).
+
+    An extraction that was interrupted goes on with the images that it lacks.
+
+    Args:
+        cfg: The config that the net was trained with; the scales are its ``tta_pipeline``'s.
+        checkpoint: What the Runner saved; its classifier may be missing.
+        data: The data set's config, without a pipeline.
+        out: Where to write the descriptors, see :class:`vgg_mm.testing.Features`.
+        layer: The layer, see :class:`vgg_mm.testing.FeatureExtractor`; by default fc7, or without
+            a classifier the last conv.
+        stack: Whether to stack the scales; by default they are averaged.
+        half: Whether to store float16 in place of float32.
+
+    Returns:
+        ``features/images`` and ``features/dimensions``, their numbers.
+
+    Raises:
+        UserError: If the checkpoint does not load safely, or does not fit the config's net, or the
+            net lacks the layer.
+    """
+    saved, cfg = read_checkpoint(checkpoint), deepcopy(cfg)
+    multi_scale(cfg)
+    if not any(name.startswith("head.") for name in saved.get("state_dict", saved)):
+        cfg.model.pop("head", None)
+    if layer is None:
+        layer = "fc7" if cfg.model.get("head") else stages(cfg.model.backbone.arch)[-1][-1].name
+    flip = cfg.tta_model.get("flip", True)
+    cfg.tta_model = dict(type="vgg_mm.FeatureExtractor", layer=layer, stack=stack, flip=flip)
+    cfg.test_dataloader.dataset = data
+    saver = dict(type="vgg_mm.SaveFeatures", file=str(out), half=half)
+    return _run(cfg, checkpoint, saver)
+
+
+def _run(
+    cfg: Config, checkpoint: str, saver: dict[str, Any], *hooks: dict, few: bool = False
+) -> dict[str, float]:
+    """Runs ``tta_model`` over ``test_dataloader``, ``saver`` keeping what it finds."""
+    protocol = check_protocol(cfg).protocol(
+        config=Path(cfg.filename).stem,
+        arch=cfg.model.backbone.get("arch", cfg.model.backbone.type),
+        S=cfg.get("S"),
+        scales=multi_scale(cfg).scales,
+        checkpoint=str(checkpoint),
+        sha256=file_sha256(checkpoint),
+    )
+    loader = cfg.test_dataloader
+    loader.dataset = with_pipeline(loader.dataset, cfg.tta_pipeline)
+    tested = loader.dataset.to_dict(), cfg.model.to_dict()
+    parts = parts_folder(saver["file"], protocol, *tested)
+    loader.collate_fn = dict(type="pseudo_collate")
+    loader.sampler = dict(type="vgg_mm.RemainingSampler", parts=str(parts))
+    if few:
+        images = len(DATASETS.build(loader.dataset)) // get_world_size()
+        loader.batch_size = min(max(1, images), loader.batch_size)
+        loader.num_batch_per_epoch = 1
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    cfg.test_evaluator = dict(**saver, protocol=protocol, parts=str(parts))
+    # Features are of data with classes of its own; a test is of the checkpoint's.
+    compared = ("vgg_mm.ClassesHook", "vgg_mm.ClassCountHook")
+    kept = [hook for hook in cfg.get("custom_hooks", []) if hook.get("type") not in compared]
+    # The bar tells how far the test is, the log only its end.
+    cfg.custom_hooks = [*kept, *hooks, dict(type="vgg_mm.ProgressBarHook")]
+    logger = dict(type="LoggerHook", interval=sys.maxsize)
+    cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
+    cfg.load_from, cfg.resume = checkpoint, False
+    runner = Runner.from_cfg(cfg)
+    outlive(runner.test_dataloader)
+    return runner.test()
