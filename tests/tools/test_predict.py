@@ -217,7 +217,7 @@ def test_tool_goes_on_after_pictures_too_large_or_too_thin(
 def test_errors(checkpoint, folder, tool, tmp_path):
     (tmp_path / "empty").mkdir()
     for args, message in {
-        (CONFIG, checkpoint, tmp_path / "empty"): "no picture in .*empty",
+        (CONFIG, checkpoint, tmp_path / "empty"): "no image in .*empty",
         (CONFIG, checkpoint, "nothing.jpg"): "no picture or folder nothing.jpg",
         (CONFIG, "none.pth", folder): "no checkpoint none.pth",
         (tmp_path / "none.py", checkpoint, folder): "no config .*none.py",

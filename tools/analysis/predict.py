@@ -37,7 +37,7 @@ def main() -> None:
     if not args.pictures.exists():
         raise UserError(f"no picture or folder {args.pictures}.")
 
-    from vgg_mm.data.files import find_pictures
+    from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
     from vgg_mm.launch import load_config
     from vgg_mm.testing.predict import Predictor, draw
@@ -45,7 +45,7 @@ def main() -> None:
     folder, pictures = args.pictures.parent, [args.pictures]
     if args.pictures.is_dir():
         folder, drawn = args.pictures, args.out.resolve()
-        found = map(Path, find_pictures(folder))
+        found = map(Path, find_images(folder))
         pictures = [
             picture for picture in found if drawn not in Path(os.path.realpath(picture)).parents
         ]
