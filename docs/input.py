@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vgg_mm.data.files import find_pictures
+from vgg_mm.data.files import find_images
 from vgg_mm.data.jpeg import Jpeg, Window
 from vgg_mm.demo import unpack
 
@@ -23,7 +23,7 @@ def draw(out: Path) -> None:
     """Draws one of the demo's pictures, its restart intervals, a window and what is decoded."""
     with tempfile.TemporaryDirectory() as folder:
         unpack(f"{folder}/demo")
-        image = cv2.resize(cv2.imread(find_pictures(f"{folder}/demo")[7]), (WIDTH, HEIGHT))
+        image = cv2.resize(cv2.imread(find_images(f"{folder}/demo")[7]), (WIDTH, HEIGHT))
     options = [cv2.IMWRITE_JPEG_RST_INTERVAL, 2, cv2.IMWRITE_JPEG_QUALITY, 90]
     data = cv2.imencode(".jpg", image, options)[1].tobytes()
     side = SIZE * min(HEIGHT, WIDTH) // S

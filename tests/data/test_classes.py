@@ -23,7 +23,7 @@ from torch import nn
 from tools.analysis.predictor import Predictor
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
-from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_pictures, hidden
+from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_images, hidden
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.errors import UserError
 from vgg_mm.testing.evaluate import check_protocol, evaluate
@@ -297,7 +297,7 @@ def test_predictions_have_the_names_of_training(tmp_path):
         assert predictor.top(root / "train" / name / "1.jpg", 1)[0][0] == name
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "val")
-    with pytest.raises(UserError, match="does not name its classes. no pictures in .*data/train"):
+    with pytest.raises(UserError, match="does not name its classes. no images in .*data/train"):
         Predictor(narrow(root, tmp_path), tmp_path / "bare.pth")
     assert list(Predictor(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures
 
@@ -316,7 +316,7 @@ def test_hidden_entries_are_no_data(name, tmp_path):
         put(root / "train" / file)
     dataset = Folders(str(root), "train")
     assert dataset.metainfo["classes"] == CLASSES and len(dataset) == 12
-    assert len(find_pictures(root)) == 12
+    assert len(find_images(root)) == 12
     assert len(Folders(str(root), "train", with_label=False)) == 12
 
 
@@ -347,9 +347,9 @@ def test_every_picture_that_opencv_writes_is_found_and_decoded(tmp_path, told, c
     assert sorted(dataset.get_data_info(i)["img_path"] for i in range(len(dataset))) == sorted(
         written
     )
-    line = f"{tmp_path}: 3 file(s) left out, no pictures by their endings (.heic 2, .txt 1)"
+    line = f"{tmp_path}: 3 file(s) left out, no images by their endings (.heic 2, .txt 1)"
     assert len(told) == 1 and told[0].startswith(line)
-    assert find_pictures(tmp_path) == sorted(written)
+    assert find_images(tmp_path) == sorted(written)
     assert capsys.readouterr().err.count(line) == 1
 
 
@@ -442,11 +442,11 @@ def test_a_test_set_may_be_of_several_parts(tmp_path):
 
 def test_links_that_lead_back_are_not_followed(tmp_path):
     root = tree(tmp_path / "data", train=CLASSES)
-    number = len(find_pictures(root / "train"))
+    number = len(find_images(root / "train"))
     (root / "train/back").symlink_to("..")
     (root / "train/cat/back").symlink_to("../..")
     (root / "train/cat/loop.jpg").symlink_to("loop.jpg")
-    assert len(find_pictures(root / "train")) == number + 1
+    assert len(find_images(root / "train")) == number + 1
     data = Folders(str(root), split="train")
     assert data.metainfo["classes"] == CLASSES and len(data) == number + 1
 
@@ -520,17 +520,18 @@ def test_lists_are_checked_at_the_start(tmp_path):
     bad = {
         "a.jpg 0\nb.jpg 3\n": r"line 2: the label 3 of b.jpg is no class.* 2 \(cat, dog, horse\)",
         "a.jpg 0\n\nb.jpg -1": "line 3: the label -1 of b.jpg is no class",
-        "a.jpg\n": "line 1: 'a.jpg' is no picture's path and the number",
-        "a.jpg 0\nb.jpg,1\n": "line 2: 'b.jpg,1' is no picture's path",
+        "a.jpg\n": "line 1: 'a.jpg' is no image's path and the number",
+        "a.jpg 0\nb.jpg,1\n": "line 2: 'b.jpg,1' is no image's path",
         "a.jpg 1.0\n": "line 1: 'a.jpg 1.0' is no",
-        "\n \n": "lists no picture",
+        "a.jpg 0 1\n": "line 1: 'a.jpg 0 1' is no image's path and the number of its class",
+        "\n \n": "lists no images",
     }
     for text, message in bad.items():
         with pytest.raises(UserError, match=f"list.txt[, ]+{message}"):
             listed(text, **names)
     with pytest.raises(UserError, match="line 2: the label -2"):
         listed("a.jpg 0\nb.jpg -2")
-    with pytest.raises(UserError, match="no list of pictures .*none.txt: No such file"):
+    with pytest.raises(UserError, match="no list of images .*none.txt: No such file"):
         Folders(str(tmp_path), ann_file="none.txt", **names)
     for build in (Folders, ImageNet):
         (tmp_path / "list.txt").write_text("a.jpg 1000")
@@ -548,6 +549,33 @@ def test_a_list_names_its_classes_by_its_folders(tmp_path):
     assert classes("cat/1.jpg 1", "dog/2.jpg 2") is None  # whatever 0 is
     assert classes("a/1.jpg 0", "a/2.jpg 1") is None
     assert classes("a/1.jpg 0", "b/2.jpg 0") is None
+
+
+def test_a_list_whose_folders_name_no_classes_is_told(tmp_path, told):
+    (tmp_path / "list.txt").write_text("1.jpg 0\n2.jpg 1\n")
+    Folders(str(tmp_path), ann_file="list.txt", classes=["a", "b"])
+    assert not told
+    Folders(str(tmp_path), ann_file="list.txt")
+    assert len(told) == 1 and "list.txt: the images' folders do not name the classes" in told[0]
+
+
+@pytest.mark.parametrize("given", ["classes", "metainfo"])
+def test_a_file_of_classes(given, tmp_path):
+    tree(tmp_path, train=CLASSES)
+    file = tmp_path / "classes.txt"
+
+    def build():
+        named = str(file) if given == "classes" else dict(classes=str(file))
+        return Folders(str(tmp_path), "train", **{given: named})
+
+    with pytest.raises(UserError, match=f"^no list of classes {file}: No such file"):
+        build()
+    file.write_text("horse\ndog\ncat\n\n")
+    assert [*build().metainfo["classes"]] == ["horse", "dog", "cat"]
+    assert labels(build()) == {"cat": 2, "dog": 1, "horse": 0}
+    file.write_text("\n")
+    with pytest.raises(UserError, match=f"^{file} lists no classes"):
+        build()
 
 
 def test_lists_in_mmengines_format(tmp_path):

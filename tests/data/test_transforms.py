@@ -675,7 +675,7 @@ def test_missing_folder(build, layout, exists, tmp_path):
         (root / "train").mkdir(parents=True)
         (root / "train" / "a.jpg").write_bytes(JPEG)
     split = dict(split="train")
-    with pytest.raises(UserError, match=f"no pictures in {root}/train: {layout}"):
+    with pytest.raises(UserError, match=f"no images in {root}/train: {layout}"):
         build(data_root=str(root), **split)
 
 
@@ -687,7 +687,7 @@ def test_empty_class_folders(jpeg_tree, tmp_path):
     assert (len(dataset), dataset.empty) == (4, {0})
     for path in tmp_path.glob("val/*/*.jpg"):
         path.unlink()
-    with pytest.raises(UserError, match=r"no picture \(.*\.jpg.*3 folder.*: blue, green, red"):
+    with pytest.raises(UserError, match=r"no image \(.*\.jpg.*3 folder.*: blue, green, red"):
         Folders(data_root=str(tmp_path), split="val")
 
 

@@ -483,7 +483,7 @@ def test_a_corrupt_picture_stops_the_test(trained, tmp_path):
         "test_dataloader.dataset.type=vgg_mm.Folders",
         f"test_dataloader.dataset.data_root={tmp_path}", cwd=cwd,
     )  # fmt: skip
-    assert message.strip() == f"{cut}: the picture is truncated (no end marker)."
+    assert message.strip() == f"{cut}: the image is truncated (no end marker)."
 
 
 def test_a_machine_without_libgl_gets_the_line_that_mends_it(tmp_path):

@@ -14,7 +14,7 @@ from tools.data import process_pool as pool
 from tools.data import stats
 from tools.data.stats import dataset_statistics
 from vgg_mm.data import read_image
-from vgg_mm.data.files import find_pictures
+from vgg_mm.data.files import find_images
 from vgg_mm.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools/data/dataset_stats.py"
@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 
 def test_is_what_numpy_finds_at_once(folder):
-    pictures = find_pictures(folder)
+    pictures = find_images(folder)
     assert len(pictures) == 8 and pictures == sorted(pictures)
     rgb = np.concatenate([read_image(name)[..., ::-1].reshape(-1, 3) for name in pictures])
     found = dataset_statistics(pictures, jobs=2)
@@ -68,7 +68,7 @@ def test_is_what_numpy_finds_at_once(folder):
 
 
 def test_neither_order_nor_jobs_change_a_digit(folder):
-    pictures = find_pictures(folder)
+    pictures = find_images(folder)
     first, second = dataset_statistics(pictures, 1), dataset_statistics(pictures[::-1], 3)
     assert first.config() == second.config()
 
@@ -79,7 +79,7 @@ def test_printed_lines_build_what_was_measured(folder, tool):
     comment, lines = printed.out.split("\n", 1)
     assert comment.startswith("# 8 pictures with ") and "corrupt" not in comment
     assert max(map(len, lines.splitlines())) <= 100
-    found = dataset_statistics(find_pictures(folder))
+    found = dataset_statistics(find_images(folder))
     preprocessor, lighting = lines.split("\n\n")
     model = MODELS.build(
         dict(type="ImageClassifier", backbone=dict(type="vgg_mm.VGG", arch="A", width=1))
@@ -97,7 +97,7 @@ def test_known_colours(tmp_path):
     # Half of the pixels are red, half are green: one component, along (1, -1, 0).
     write(tmp_path / "red.png", np.tile([255, 0, 0], (4, 5, 1)))
     write(tmp_path / "green.png", np.tile([0, 255, 0], (10, 2, 1)))
-    found = dataset_statistics(find_pictures(tmp_path))
+    found = dataset_statistics(find_images(tmp_path))
     assert found.mean.tolist() == [127.5, 127.5, 0]
     np.testing.assert_allclose(found.eigval, [0.5, 0, 0], atol=1e-15)
     assert (found.eigval >= 0).all()
@@ -108,13 +108,13 @@ def test_a_variance_next_to_nothing_is_not_lost(tmp_path):
     picture = np.full((1000, 1000, 3), 250)
     picture[0, 0, 0] = 251
     write(tmp_path / "flat.png", picture)
-    found = dataset_statistics(find_pictures(tmp_path))
+    found = dataset_statistics(find_images(tmp_path))
     np.testing.assert_allclose(found.eigval[0], 1e-6 * (1 - 1e-6) / 255**2, rtol=1e-12)
     np.testing.assert_allclose(found.mean, [250 + 1e-6, 250, 250], rtol=1e-15)
 
 
 def test_corrupt_pictures_are_named_and_left_out(folder, tool, capsys):
-    expected = dataset_statistics(find_pictures(folder)).config()
+    expected = dataset_statistics(find_images(folder)).config()
     (folder / "a/cut.jpg").write_bytes((folder / "b/1.jpg").read_bytes()[:-20])
     (folder / "none.png").touch()
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
@@ -139,11 +139,11 @@ def test_linked_folders_count(tmp_path):
     write(tmp_path / "there/1.png", np.zeros((1, 1, 3)))
     (tmp_path / "here").mkdir()
     (tmp_path / "here/link").symlink_to(tmp_path / "there")
-    assert find_pictures(tmp_path / "here") == [str(tmp_path / "here/link/1.png")]
+    assert find_images(tmp_path / "here") == [str(tmp_path / "here/link/1.png")]
 
 
 def test_errors(tmp_path, tool):
-    with pytest.raises(SystemExit, match="error: no picture in .* or below it"):
+    with pytest.raises(SystemExit, match="error: no image in .* or below it"):
         tool(tmp_path)
     with pytest.raises(SystemExit, match="missing: No such file or directory"):
         tool(tmp_path / "missing")
@@ -175,4 +175,4 @@ def die(picture):
 def test_a_killed_process_is_an_error(folder, monkeypatch):
     monkeypatch.setattr(stats, "_measure", die)
     with pytest.raises(UserError, match="a process was killed.*fewer --jobs"):
-        dataset_statistics(find_pictures(folder))
+        dataset_statistics(find_images(folder))

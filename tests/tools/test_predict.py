@@ -168,7 +168,7 @@ def test_tool_goes_on_after_a_bad_picture(checkpoint, folder, tool, capsys):
         tool(CONFIG, checkpoint, folder)
     error = str(exit.value)
     assert error.startswith("error: 3 of 7 images failed:\n")
-    for name in ("a.jpg: the file is empty.", "deep/z.jpg: the picture is trunc", "gone.png: No "):
+    for name in ("a.jpg: the file is empty.", "deep/z.jpg: the image is trunc", "gone.png: No "):
         assert f"\n  {folder}/{name}" in error
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 4 * 6 + 1 and f"{folder}/wide.png\n" in out
@@ -217,7 +217,7 @@ def test_tool_goes_on_after_pictures_too_large_or_too_thin(
 def test_errors(checkpoint, folder, tool, tmp_path):
     (tmp_path / "empty").mkdir()
     for args, message in {
-        (CONFIG, checkpoint, tmp_path / "empty"): "no picture in .*empty",
+        (CONFIG, checkpoint, tmp_path / "empty"): "no image in .*empty",
         (CONFIG, checkpoint, "nothing.jpg"): "no image or folder nothing.jpg",
         (CONFIG, "none.pth", folder): "no checkpoint none.pth",
         (tmp_path / "none.py", checkpoint, folder): "no config .*none.py",

@@ -37,13 +37,13 @@ def main() -> None:
 
     from tools.analysis.predictor import Predictor, draw
     from vgg_mm.cli.configs import load_config
-    from vgg_mm.data.files import find_pictures
+    from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
 
     folder, images = args.images.parent, [args.images]
     if args.images.is_dir():
         folder, drawn = args.images, args.out.resolve()
-        found = map(Path, find_pictures(folder))
+        found = map(Path, find_images(folder))
         images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")

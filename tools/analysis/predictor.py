@@ -18,6 +18,7 @@ from tools.analysis.drawing import legible
 from vgg_mm.data import read_image, rescale
 from vgg_mm.data.classes import metainfo
 from vgg_mm.data.images import blamed
+from vgg_mm.data.wrappers import levels
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.training.checkpoints import check_fit, read_checkpoint
@@ -97,8 +98,8 @@ def _classes(cfg: Config) -> Sequence[str]:
     errors = []
     for loader in ("train_dataloader", "test_dataloader"):
         data = cfg.get(loader, {}).get("dataset")
-        while inner := data and (data.get("dataset") or data.get("datasets", [None])[0]):
-            data = inner
+        if data:
+            data = next(each for each in levels(data) if {"dataset", "datasets"}.isdisjoint(each))
         try:
             dataset = DATASETS.build({**data, "pipeline": [], "lazy_init": True}) if data else None
             if data and "classes" not in metainfo(dataset):  # they are its folders

@@ -24,7 +24,7 @@ from tools.data.tiling import TILED, check_jpegtran, tile
 from tools.printing import as_text
 from vgg_mm import get_config, paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
-from vgg_mm.data.files import find_pictures
+from vgg_mm.data.files import find_images
 from vgg_mm.errors import UserError
 
 S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
@@ -162,7 +162,7 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
     check_jpegtran()
     with tempfile.TemporaryDirectory() as folder:
         if data:
-            found = find_pictures(data)
+            found = find_images(data)
             paths = [found[i * len(found) // 200] for i in range(200)][: len(found)]
             print(f"{len(paths)} pictures of {data}")
         else:

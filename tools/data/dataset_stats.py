@@ -32,9 +32,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         from tools.data.stats import dataset_statistics
-        from vgg_mm.data.files import find_pictures
+        from vgg_mm.data.files import find_images
 
-        pictures = find_pictures(args.data)
+        pictures = find_images(args.data)
         if args.limit and args.limit < len(pictures):
             pictures = [pictures[i * len(pictures) // args.limit] for i in range(args.limit)]
         statistics = dataset_statistics(pictures, args.jobs)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tools.data import make_demo
 from tools.data.stats import dataset_statistics
-from vgg_mm.data.files import find_pictures
+from vgg_mm.data.files import find_images
 from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 
@@ -59,7 +59,7 @@ def folders(root: str | Path, measure: bool = True) -> Data:
         UserError: If there are no images, or ``train`` and ``val`` have different classes.
     """
     root = Path(root)
-    images = [find_pictures(root / split) for split in ("train", "val")]
+    images = [find_images(root / split) for split in ("train", "val")]
     classes, others = (
         {Path(file).relative_to(root / split).parts[0] for file in files}
         for split, files in zip(("train", "val"), images, strict=True)

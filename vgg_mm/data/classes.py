@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from vgg_mm.data.wrappers import holds_pictures, levels
+from vgg_mm.data.wrappers import holds_images, levels
 from vgg_mm.errors import UserError
 
 _KEYS = ("folders", "classes")  # of a metainfo
 
 
-def metainfo(dataset: Dataset) -> dict:
+def metainfo(dataset: Any) -> dict:
     """A data set's ``metainfo``; empty where it has none."""
     return getattr(dataset, "metainfo", None) or {}
 
@@ -54,20 +54,16 @@ def _names(meta: Mapping) -> list[list[str]]:
 def differences(one: str, ours: Mapping, other: str, theirs: Mapping) -> str:
     """What to tell of two that do not agree: who they are, the odd names, and both lists."""
     a, b = (_names(meta)[0] for meta in (ours, theirs))
-    odd = [name for name in a if name not in b]
-    lead = (
-        f"{one} has classes that {other} lacks: {shortened(odd)}"
-        if odd
-        else (
-            f"{one} and {other} have the same classes in another order"
-            if sorted(a) == sorted(b)
-            else f"{one} lacks classes of {other}: {shortened([x for x in b if x not in a])}"
-        )
-    )
+    if odd := [name for name in a if name not in b]:
+        lead = f"{one} has classes that {other} lacks: {shortened(odd)}"
+    elif odd := [name for name in b if name not in a]:
+        lead = f"{one} lacks classes of {other}: {shortened(odd)}"
+    else:
+        lead = f"{one} and {other} have the same classes in another order"
     return f"{lead}. The classes of {one}: {shortened(a)}; of {other}: {shortened(b)}."
 
 
-def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
+def agree(dataset: Any, meta: Mapping, name: str, other: str) -> list[str]:
     """Gives a data set the labels that its classes have elsewhere.
 
     Args:
@@ -78,7 +74,7 @@ def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
         other: What to call the owner of ``meta``.
 
     Returns:
-        The classes of which the data set has no picture, as far as it knows.
+        The classes of which the data set has no image, as far as it knows.
 
     Raises:
         UserError: If the data set has a class that ``meta`` lacks, or its labels cannot be changed.
@@ -95,7 +91,7 @@ def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
             )
         if numbers == list(range(len(meta["classes"]))):
             continue
-        if holds_pictures(each):
+        if holds_images(each):
             each.pipeline.transforms.insert(0, Relabel(numbers, len(meta["classes"])))
             each.empty = {*range(len(meta["classes"]))} - {*numbers} | {
                 numbers[label] for label in getattr(each, "empty", ())
@@ -106,8 +102,8 @@ def agree(dataset: Dataset, meta: Mapping, name: str, other: str) -> list[str]:
     return empty_classes(dataset)
 
 
-def empty_classes(dataset: Dataset) -> list[str]:
-    """The classes without a picture, as far as the data sets in it know."""
+def empty_classes(dataset: Any) -> list[str]:
+    """The classes without an image, as far as the data sets in it know."""
     known = [{*each.empty} for each in levels(dataset) if hasattr(each, "empty")]
     names = metainfo(dataset).get("classes", ())
     return [names[label] for label in sorted(set.intersection(*known))] if known else []

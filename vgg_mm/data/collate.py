@@ -29,7 +29,7 @@ def collate_crops(samples: Sequence[dict]) -> dict:
 
     Returns:
         ``inputs`` (N, 3, H, W) of the images' type, the list ``gt_label``, ``lighting`` (N, 3) if
-        it was drawn, and ``corrupt``, what is wrong with the pictures that others stand in for.
+        it was drawn, and ``corrupt``, what is wrong with the images that others stand in for.
 
     Raises:
         UserError: If the images are not alike, or the pipeline has packed them.
@@ -63,4 +63,4 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     if get_worker_info() is None:
         return empty.new_empty(shape)
     shared = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return empty.set_(shared, 0, shape)
+    return empty.set_(shared).view(shape)

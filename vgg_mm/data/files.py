@@ -1,4 +1,4 @@
-"""Which files are pictures: one answer for all data sets and tools."""
+"""Which files are images: one answer for all data sets and tools."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def is_picture(name: str) -> bool:
-    """Whether the name ends as a picture's that OpenCV reads, in small letters or capitals."""
-    return name.lower().endswith(EXTENSIONS)
-
-
 def folders_in(root: str) -> list[str]:
     """The names of the folders in ``root``, sorted, without hidden ones; none if it is no folder.
 
@@ -46,11 +41,11 @@ def folders_in(root: str) -> list[str]:
     if not fileio.isdir(root):
         return []
     try:
-        names = [*fileio.list_dir_or_file(root, list_dir=True, list_file=False)]
+        found = [*fileio.list_dir_or_file(root, list_dir=True, list_file=False)]
     except OSError as error:
         _stop(error)
-    names = [name.rstrip("/") for name in names]
-    return sorted(x for x in names if not hidden(x) and not _leads_back(root, x))
+    names = [name.rstrip("/") for name in found]
+    return sorted(name for name in names if not hidden(name) and not _leads_back(root, name))
 
 
 def files_below(root: str | os.PathLike) -> Iterator[str]:
@@ -61,7 +56,8 @@ def files_below(root: str | os.PathLike) -> Iterator[str]:
     Raises:
         UserError: If a folder is missing or unreadable.
     """
-    if "://" in str(root):
+    root = os.fspath(root)
+    if "://" in root:
         for path in fileio.list_dir_or_file(root, list_dir=False, recursive=True):
             if not any(map(hidden, path.split("/"))):
                 yield path
@@ -74,7 +70,7 @@ def files_below(root: str | os.PathLike) -> Iterator[str]:
                 yield name if below == "." else os.path.join(below, name)
 
 
-def _leads_back(parent: str | os.PathLike, name: str) -> bool:
+def _leads_back(parent: str, name: str) -> bool:
     """Whether a folder is a link to one that it is in, which would go round in circles."""
     if not os.path.islink(path := os.path.join(parent, name)):
         return False
@@ -86,27 +82,46 @@ def _stop(error: OSError) -> NoReturn:
     raise UserError(f"{error.filename}: {error.strerror}.") from error
 
 
-def find_pictures(folder: str | os.PathLike) -> list[str]:
-    """Lists the pictures in ``folder`` and below it, sorted; other files are named on stderr.
+def images_below(
+    root: str | os.PathLike, extensions: Sequence[str] = EXTENSIONS, in_folders: bool = False
+) -> tuple[list[str], str]:
+    """The images in ``root`` and below it, as paths from there, sorted folder by folder.
+
+    Args:
+        root: As :func:`files_below`'s.
+        extensions: The endings of images, in small letters.
+        in_folders: Whether to pass over the files that are in no folder of ``root``.
+
+    Returns:
+        The paths, and a line that counts other files by their endings, empty if there are none.
 
     Raises:
-        UserError: If a folder is missing or unreadable, or there is no picture.
+        UserError: If a folder is missing or unreadable.
     """
-    pictures, others = [], []
-    for path in files_below(folder):
-        (pictures if is_picture(path) else others).append(path)
-    if not pictures:
-        raise UserError(f"no picture in {folder} or below it ({', '.join(EXTENSIONS)}).")
-    if others:
-        print(left_out(folder, others), file=sys.stderr)
-    return sorted(os.path.join(folder, path) for path in pictures)
-
-
-def left_out(folder: str | os.PathLike, others: Sequence[str]) -> str:
-    """One line that counts files that are not taken for pictures, by their endings."""
+    paths = sorted(files_below(root))
+    if in_folders:
+        paths = sorted((x for x in paths if "/" in x), key=lambda path: path.partition("/"))
+    others = [path for path in paths if not path.lower().endswith(tuple(extensions))]
+    if not others:
+        return paths, ""
     endings = Counter(os.path.splitext(path)[1].lower() or "none" for path in others)
     counts = ", ".join(f"{ending} {n}" for ending, n in endings.most_common(5))
-    return (
-        f"{folder}: {len(others)} file(s) left out, no pictures by their endings ({counts}), such"
-        f" as {min(others)}"
+    left_out = {*others}
+    return [path for path in paths if path not in left_out], (
+        f"{root}: {len(others)} file(s) left out, no images by their endings ({counts}), such as "
+        f"{min(others)}"
     )
+
+
+def find_images(folder: str | os.PathLike) -> list[str]:
+    """Lists the images in ``folder`` and below it, sorted; other files are named on stderr.
+
+    Raises:
+        UserError: If a folder is missing or unreadable, or there is no image.
+    """
+    paths, left_out = images_below(folder)
+    if not paths:
+        raise UserError(f"no image in {folder} or below it ({', '.join(EXTENSIONS)}).")
+    if left_out:
+        print(left_out, file=sys.stderr)
+    return sorted(os.path.join(folder, path) for path in paths)

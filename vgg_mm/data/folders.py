@@ -1,4 +1,4 @@
-"""Data sets that are folders of classes or lists, checked before the first picture is read."""
+"""Data sets that are folders of classes or lists, checked before the first image is read."""
 
 from __future__ import annotations
 
@@ -11,38 +11,68 @@ from mmpretrain.datasets import BaseDataset, CustomDataset
 from mmpretrain.datasets import ImageNet as _ImageNet
 
 from vgg_mm.data.classes import shortened
-from vgg_mm.data.files import EXTENSIONS, files_below, folders_in, left_out
-from vgg_mm.data.lists import check_label, read_list
+from vgg_mm.data.files import EXTENSIONS, folders_in, images_below
+from vgg_mm.data.lists import read_labels, read_lines
 from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
 WORDNET = tuple(Path(__file__).with_name("imagenet_folders.txt").read_text().split())
+WARNING = 30  # logging's level
 
 
-class _ByName:
-    """Lists pictures by their folders, whose names are their classes', or by an ``ann_file``.
+@DATASETS.register_module()
+class Folders(CustomDataset):
+    """Your own images, a folder a class: ``data_root/split/class_x/any.jpg``.
+
+    A label is the number of the folder's name among the classes. These are ``classes``, or else the
+    folders, sorted; ``metainfo=dict(classes=[...], folders=[...])`` names classes in other words
+    than their folders. Each may be the name of a file, with a name a line. What is hidden, and
+    other files than images (:mod:`vgg_mm.data.files`), is left out.
+
+    Args:
+        data_root: The folder of the data set.
+        split: The folder in it, such as ``'train'``, as ImageNet's; empty where there is none.
+        kwargs: Further arguments of mmpretrain's ``CustomDataset``: with ``ann_file``, lines of an
+            image's path and label, or mmengine's JSON, list the images. Their classes are
+            ``classes``, or else the folders in the paths, if each has one label of its own.
 
     Attributes:
-        empty: The labels of the classes without a picture.
+        empty: The labels of the classes without an image.
         largest: Of an ``ann_file``, the largest label and where it stands first; else None.
     """
 
     IMG_EXTENSIONS = EXTENSIONS
-    layout = "one folder a class, each with its pictures"
+    layout = "one folder a class, each with its images"
     remedy = "Set data_root in the config, or with --cfg-options."
     largest: tuple[int, str] | None = None
+
+    def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
+        kwargs = {"data_prefix": split, "extensions": self.IMG_EXTENSIONS, **kwargs}
+        super().__init__(data_root=data_root, **kwargs)
+
+    def _compat_classes(self, metainfo: dict | None, classes: object) -> dict:
+        """As mmpretrain's; UserError if a file that should name classes is missing or empty."""
+        if isinstance(classes, list | tuple):
+            classes = tuple(classes)
+        found = ({} if classes is None else {"classes": classes}) | (metainfo or {})
+        for key in found.keys() & {"classes", "folders"}:
+            if isinstance(found[key], str):
+                file = os.path.expanduser(found[key])
+                found[key] = [line for _, line in read_lines(file, "classes")]
+        return super()._compat_classes(found, None)
 
     @classmethod
     def _load_metainfo(cls, metainfo: dict | None = None) -> dict:
         """As mmengine's; names for the classes take the place of the folders' names too."""
+        metainfo = metainfo or {}
         loaded = super()._load_metainfo(metainfo)
-        if "classes" in (metainfo or {}) and "folders" not in metainfo:
+        if "classes" in metainfo and "folders" not in metainfo:
             loaded.pop("folders", None)
         return loaded
 
     def load_data_list(self) -> list[dict]:
-        """Lists the pictures, each with its label.
+        """Lists the images, each with its label.
 
         Raises:
             UserError: If there are none, a folder is no class, or a list names no class.
@@ -63,29 +93,21 @@ class _ByName:
         return images
 
     def _find_samples(self) -> list[tuple[str, int | None]]:
-        """Lists (file, label) below the folder; without labels, all pictures there."""
+        """Lists (file, label) below the folder; without labels, all images there."""
         root = self.img_prefix if "://" in self.img_prefix else os.path.abspath(self.img_prefix)
-        found = folders_in(root) if self.with_label else [""]
-        if not found or not fileio.isdir(root):
-            raise UserError(f"no pictures in {root}: expected {self.layout}. {self.remedy}")
-        labels = self._labels(root, found) if self.with_label else {"": None}
-        join = fileio.get_file_backend(root, enable_singleton=True).join_path
-        samples, others = [], []
-        for folder in found:
-            for name in sorted(files_below(join(root, folder) if folder else root)):
-                path = join(folder, name) if folder else name
-                if self.is_valid_file(name):
-                    samples.append((path, labels[folder]))
-                else:
-                    others.append(path)
-        if others:
-            print_log(left_out(root, others), logger="current", level=30)
-        if not samples:
+        folders = folders_in(root) if self.with_label else [""]
+        if not folders or not fileio.isdir(root):
+            raise UserError(f"no images in {root}: expected {self.layout}. {self.remedy}")
+        labels = self._labels(root, folders) if self.with_label else {}
+        paths, left_out = images_below(root, self.extensions, in_folders=self.with_label)
+        if left_out:
+            print_log(left_out, logger="current", level=WARNING)
+        if not paths:
             raise UserError(
-                f"no picture ({', '.join(sorted(self.extensions))}) in {root}, in "
-                f"{len(found)} folder(s): {shortened(found)}. Fill them, or name another folder."
+                f"no image ({', '.join(sorted(self.extensions))}) in {root}, in {len(folders)} "
+                f"folder(s): {shortened(folders)}. Fill them, or name another folder."
             )
-        return samples
+        return [(path, labels.get(path.partition("/")[0])) for path in paths]
 
     def _labels(self, root: str, found: list[str]) -> dict[str, int]:
         """The label of each class folder, which its name decides."""
@@ -108,15 +130,25 @@ class _ByName:
         return number
 
     def _read_list(self) -> list[tuple[str, int | None]]:
-        samples, classes = [], self._metainfo.get("classes")
-        for number, path, label in read_list(self.ann_file, self.with_label):
-            if label is not None:
-                place = f"{self.ann_file}, line {number}"
-                check_label(label, classes, place, path)
-                self._note(label, place)
+        if not self.with_label:
+            return [(path, None) for _, path in read_lines(self.ann_file)]
+        samples: list[tuple[str, int | None]] = []
+        pairs = set()
+        for number, path, label in read_labels(self.ann_file):
+            self._check(label, f"{self.ann_file}, line {number}", path)
             samples.append((path, label))
-        if self.with_label and not classes and (names := _parents(samples)):
-            self._metainfo["classes"] = names
+            pairs.add((label, os.path.basename(os.path.dirname(path))))
+        if not self._metainfo.get("classes"):
+            labels, names = zip(*sorted(pairs), strict=True)
+            if labels == (*range(len(pairs)),) and len({*names}) == len(pairs) and all(names):
+                self._metainfo["classes"] = names
+            else:
+                print_log(
+                    f"{self.ann_file}: the images' folders do not name the classes, so its labels "
+                    "are taken for the net's outputs as they stand. Name them with classes=[...].",
+                    logger="current",
+                    level=WARNING,
+                )
         return samples
 
     def _read_json(self) -> list[dict]:
@@ -125,53 +157,27 @@ class _ByName:
             images = BaseDataset.load_data_list(self)
         except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
             raise UserError(f"{self.ann_file} is no list of mmengine's: {error}") from error
-        classes = self._metainfo.get("classes") or self._metainfo.get("categories")
         for i, image in enumerate(images if self.with_label else ()):
-            place, path = f"{self.ann_file}, data_list[{i}]", image.get("img_path", "a picture")
+            place, path = f"{self.ann_file}, data_list[{i}]", image.get("img_path", "an image")
             if "gt_label" not in image:
                 raise UserError(f"{place}: {path} has no gt_label.")
-            check_label(image["gt_label"], classes, place, path)
-            self._note(image["gt_label"], place)
+            self._check(image["gt_label"], place, path)
         return images
 
-    def _note(self, label: int | list[int], place: str) -> None:
-        for each in label if isinstance(label, list | tuple) else [label]:
-            if self.largest is None or each > self.largest[0]:
-                self.largest = each, place
-
-
-def _parents(samples: list[tuple[str, int]]) -> tuple[str, ...] | None:
-    """The classes' names where labels and the pictures' folders tell the same apart."""
-    pairs = {(label, os.path.basename(os.path.dirname(path))) for path, label in samples}
-    labels, names = zip(*sorted(pairs), strict=True)
-    alike = labels == (*range(len(pairs)),) and len({*names}) == len(pairs) and all(names)
-    return names if alike else None
-
-
-@DATASETS.register_module()
-class Folders(_ByName, CustomDataset):
-    """Your own pictures, a folder a class: ``data_root/split/class_x/any.jpg``.
-
-    A label is the number of the folder's name among the classes. These are ``classes``, or else the
-    folders, sorted; ``metainfo=dict(classes=[...], folders=[...])`` names classes in other words
-    than their folders. What is hidden, and other files than pictures
-    (:mod:`vgg_mm.data.files`), is left out.
-
-    Args:
-        data_root: The folder of the data set.
-        split: The folder in it, such as ``'train'``, as ImageNet's; empty where there is none.
-        kwargs: Further arguments of mmpretrain's ``CustomDataset``: with ``ann_file``, lines of a
-            picture's path and label, or mmengine's JSON, list the pictures. Their classes are
-            ``classes``, or else the folders in the paths, if each has one label of its own.
-    """
-
-    def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
-        kwargs = {"data_prefix": split, "extensions": self.IMG_EXTENSIONS, **kwargs}
-        super().__init__(data_root=data_root, **kwargs)
+    def _check(self, label: object, place: str, path: str) -> None:
+        """Raises UserError if a listed label is no number of a class; notes the largest."""
+        classes = self._metainfo.get("classes") or self._metainfo.get("categories")
+        if not isinstance(label, int) or label < 0 or (classes and label >= len(classes)):
+            most = f" to {len(classes) - 1} ({shortened(classes)})" if classes else " or more"
+            raise UserError(
+                f"{place}: the label {label!r} of {path} is no class. Labels count from 0: 0{most}."
+            )
+        if self.largest is None or label > self.largest[0]:
+            self.largest = label, place
 
 
 @DATASETS.register_module()
-class ImageNet(_ByName, _ImageNet):
+class ImageNet(Folders, _ImageNet):
     """ILSVRC-2012 as mmpretrain's ``ImageNet`` reads it, with errors that say what is missing.
 
     A folder is named by the WordNet id of its class, whatever other folders there are.
@@ -185,10 +191,13 @@ class ImageNet(_ByName, _ImageNet):
         "Without ImageNet, try configs/demo.py."
     )
 
+    def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
+        _ImageNet.__init__(self, data_root, split, **kwargs)
+
 
 @DATASETS.register_module()
 class DemoPictures(Folders):
-    """The pictures that ship with the package, unpacked at ``data_root`` on first use.
+    """The images that ship with the package, unpacked at ``data_root`` on first use.
 
     Args:
         data_root: Where to unpack them.

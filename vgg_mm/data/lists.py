@@ -1,59 +1,54 @@
-"""Data sets given as lists of images: a label a line, or PASCAL VOC's many."""
+"""Lists in text files: of images with a label a line, of classes, and PASCAL VOC's many."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
-from vgg_mm.data.classes import shortened
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
 
-def read_list(file: str, labelled: bool) -> Iterator[tuple[int, str, int | None]]:
-    """Yields the lines of a list of pictures as (line number, path, label).
+def read_lines(file: str, what: str = "images") -> list[tuple[int, str]]:
+    """The lines of a file that are not empty, each with its number.
 
     Args:
-        file: The list, on any of mmengine's storage backends; empty lines do not count.
-        labelled: Whether a line ends with a label, after white space.
+        file: On any of mmengine's storage backends.
+        what: What the lines name, for errors.
 
     Raises:
-        UserError: If the list is missing, lists nothing, or has a line of another kind.
+        UserError: If the file is missing, no text or empty.
     """
     try:
         lines = fileio.list_from_file(file, encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"no list of pictures {file}: {error.strerror or error}.") from error
+        raise UserError(f"no list of {what} {file}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no list of pictures: {error}.") from error
-    if not any(line.strip() for line in lines):
-        raise UserError(f"{file} lists no picture.")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if not labelled:
-            yield number, line.strip(), None
-            continue
-        path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not path or not re.fullmatch(r"[+-]?[0-9]+", label):
+        raise UserError(f"{file} is no list of {what}: {error}.") from error
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise UserError(f"{file} lists no {what}.")
+    return found
+
+
+def read_labels(file: str) -> Iterator[tuple[int, str, int]]:
+    """Yields the line number, path and label of each image that a file lists.
+
+    Raises:
+        UserError: As :func:`read_lines`, or if a line is no path and one label behind white space.
+    """
+    for number, line in read_lines(file):
+        found = re.fullmatch(r"(.*\S)\s+([+-]?[0-9]+)", line)
+        if not found or re.search(r"\s[+-]?[0-9]+$", found[1]):
             raise UserError(
-                f"{file}, line {number}: {line!r} is no picture's path and the number of its class."
+                f"{file}, line {number}: {line!r} is no image's path and the number of its class."
             )
-        yield number, path.rstrip(), int(label)
-
-
-def check_label(label: object, classes: Sequence | None, place: str, path: str) -> None:
-    """Raises UserError if a label is no number of a class; ``place`` says where it stands."""
-    most = f" to {len(classes) - 1} ({shortened(classes)})" if classes else " or more"
-    if not isinstance(label, int) or label < 0 or (classes and label >= len(classes)):
-        raise UserError(
-            f"{place}: the label {label!r} of {path} is no class. Labels count from 0: 0{most}."
-        )
+        yield number, found[1], int(found[2])
 
 
 @DATASETS.register_module()
@@ -71,10 +66,11 @@ class VOCList(BaseDataset):
     """
 
     def __init__(self, ann_file: str, **kwargs) -> None:
-        files = sorted(Path(ann_file).parent.glob(f"*_{Path(ann_file).name}"))
-        names = [file.name.removesuffix(f"_{Path(ann_file).name}") for file in files]
-        self.files = dict(zip(names, files, strict=True))
-        super().__init__(ann_file, metainfo=dict(classes=names, multi_label=True), **kwargs)
+        end = f"_{Path(ann_file).name}"
+        files = sorted(Path(ann_file).parent.glob(f"*{end}"))
+        self.files = {file.name.removesuffix(end): file for file in files}
+        metainfo = dict(classes=[*self.files], multi_label=True)
+        super().__init__(ann_file, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Lists the images.
@@ -82,36 +78,26 @@ class VOCList(BaseDataset):
         Raises:
             UserError: If a file is missing, or lacks an image's label.
         """
+        names = [line.split()[0] for _, line in read_lines(self.ann_file)]
         ann_file = Path(self.ann_file)
-        if not ann_file.is_file():
-            raise UserError(f"no list of images {ann_file}.")
         if not self.files:
             raise UserError(
                 f"no labels beside {ann_file}: expected a file CLASS_{ann_file.name} for each "
                 "class, with lines of an image's name and 1, 0 or -1."
             )
-        names = [line.split()[0] for line in ann_file.read_text().splitlines() if line.strip()]
-        columns = [_labels(file) for file in self.files.values()]
+        columns = []
+        for file in self.files.values():
+            labels = {}
+            for number, line in read_lines(str(file), "labels"):
+                name, *label = line.split()
+                if label not in (["1"], ["0"], ["-1"]):
+                    raise UserError(f"{file}, line {number}: {line!r} is no name and 1, 0 or -1.")
+                labels[name] = int(label[0])
+            if missing := [name for name in names if name not in labels]:
+                raise UserError(f"{file} has no label for {missing[0]}, which {ann_file} lists.")
+            columns.append([labels[name] for name in names])
         folder = (ann_file.parent / "../../JPEGImages").resolve()
-        images = []
-        for name in names:
-            path = folder / f"{name}.jpg"
-            for file, column in zip(self.files.values(), columns, strict=True):
-                if name not in column:
-                    raise UserError(f"{file} has no label for {name}, which {ann_file} lists.")
-            images.append(
-                dict(img_path=str(path), gt_label=np.array([column[name] for column in columns]))
-            )
-        return images
-
-
-def _labels(file: Path) -> dict[str, int]:
-    """An image's name -> its label, 1, 0 or -1."""
-    labels = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        match line.split():
-            case [name, "1" | "0" | "-1" as label]:
-                labels[name] = int(label)
-            case [_, *_]:
-                raise UserError(f"{file}, line {number}: {line!r} is no name and 1, 0 or -1.")
-    return labels
+        return [
+            dict(img_path=str(folder / f"{name}.jpg"), gt_label=np.array(labels))
+            for name, *labels in zip(names, *columns, strict=True)
+        ]

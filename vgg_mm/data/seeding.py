@@ -167,6 +167,6 @@ def _bytes(sample: dict) -> int:
     return getattr(image if base is None else base, "nbytes", 0)
 
 
-def _root(dataset: Dataset) -> str:
+def _root(dataset: Any) -> str:
     roots = (getattr(each, "data_root", "") for each in levels(dataset))
     return " and ".join(dict.fromkeys(root for root in roots if root)) or "the data set"

@@ -4,47 +4,47 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.dataset import ConcatDataset, RepeatDataset
-from torch.utils.data import Dataset
 
 from vgg_mm.errors import UserError
 
 
-def levels(dataset: Dataset) -> Iterator[Dataset]:
-    """Yields a data set and all that it wraps, at any depth."""
+def levels(dataset: Any) -> Iterator[Any]:
+    """Yields a data set, or its config, and all that it wraps, at any depth."""
     yield dataset
-    if not holds_pictures(dataset):
-        inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-        for each in inner:
-            if each is not None:
-                yield from levels(each)
+    if isinstance(dataset, dict):
+        one, many = dataset.get("dataset"), dataset.get("datasets")
+    elif holds_images(dataset):
+        return
+    else:
+        one, many = getattr(dataset, "dataset", None), getattr(dataset, "datasets", None)
+    for each in many or ([] if one is None else [one]):
+        yield from levels(each)
 
 
 def with_pipeline(dataset: dict, pipeline: list[dict]) -> dict:
     """A data set's config with another pipeline, or a wrapper's, whose sets get it."""
-    if "datasets" in dataset:
-        return {
-            **dataset,
-            "datasets": [with_pipeline(each, pipeline) for each in dataset["datasets"]],
-        }
-    if "dataset" in dataset:
-        return {**dataset, "dataset": with_pipeline(dataset["dataset"], pipeline)}
+    if many := dataset.get("datasets"):
+        return {**dataset, "datasets": [with_pipeline(each, pipeline) for each in many]}
+    if one := dataset.get("dataset"):
+        return {**dataset, "dataset": with_pipeline(one, pipeline)}
     return {**dataset, "pipeline": pipeline}
 
 
-def holds_pictures(dataset: Dataset) -> bool:
+def holds_images(dataset: Any) -> bool:
     """Whether it is no wrapper, but describes samples and has a pipeline for them."""
     return hasattr(dataset, "get_data_info") and hasattr(dataset, "pipeline")
 
 
-def innermost(dataset: Dataset, index: int) -> tuple[Dataset, int]:
+def innermost(dataset: Any, index: int) -> tuple[Any, int]:
     """The data set that holds a wrapper's sample, and the sample's index in it.
 
     Raises:
         UserError: If there is none that describes its samples and has a pipeline.
     """
-    while not holds_pictures(dataset):
+    while not holds_images(dataset):
         if hasattr(dataset, "cumulative_sizes"):  # ConcatDataset
             n = bisect_right(dataset.cumulative_sizes, index)
             index -= dataset.cumulative_sizes[n - 1] if n else 0
@@ -64,7 +64,7 @@ def innermost(dataset: Dataset, index: int) -> tuple[Dataset, int]:
     return dataset, index
 
 
-def _get_cat_ids(self: Dataset, idx: int) -> list[int]:
+def _get_cat_ids(self: Any, idx: int) -> list[int]:
     dataset, idx = innermost(self, idx)
     return dataset.get_cat_ids(idx)
 

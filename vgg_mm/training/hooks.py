@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from vgg_mm.data.classes import agree, differences, empty_classes, metainfo, positions, shortened
-from vgg_mm.data.wrappers import holds_pictures, levels, with_pipeline
+from vgg_mm.data.wrappers import holds_images, levels, with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS, HOOKS
 
@@ -201,7 +201,7 @@ def _agree(
 def _check_labels(dataset: Dataset, name: str, classes: int | None) -> None:
     """Looks for labels beyond the classes, where the data set has not done so itself."""
     for each in levels(dataset) if classes else ():
-        if not holds_pictures(each):
+        if not holds_images(each):
             continue
         if hasattr(each, "largest"):
             found = [each.largest] if each.largest else []
