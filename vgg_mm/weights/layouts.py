@@ -98,12 +98,9 @@ def some(names: Collection[str]) -> str:
 
 
 def layer_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
-    """Maps our layers to the layout's: ``conv1_1`` to ``features.0``, ``fc6`` to ``classifier.0``.
+    """Maps net ``arch``'s layers to those of :data:`LAYOUTS`: ``conv1_1`` to ``features.0``.
 
-    Args:
-        layout: A key of :data:`LAYOUTS`.
-        arch: The net of Table 1.
-        norm: Whether a batch norm follows every conv.
+    With ``norm``, a batch norm follows every conv.
     """
     theirs, names = LAYOUTS[layout], {}
     for index, layer in enumerate(convs(arch)):
@@ -122,11 +119,7 @@ def _step(layout: str, norm: bool) -> int:
 
 
 def match(tensors: Mapping[str, Tensor], arch: str) -> Match:
-    """Recognises a VGG by the names of its layers, whatever stands before them.
-
-    Args:
-        tensors: Of the file; those of a whole detector may surround the VGG's.
-        arch: The net to look for.
+    """Recognises net ``arch`` by its layers' names, whatever stands before them and beside them.
 
     Raises:
         UserError: If there is no VGG.
@@ -154,13 +147,14 @@ def match(tensors: Mapping[str, Tensor], arch: str) -> Match:
     if not fc_kind and step > 1 and f"{root}{end}" in found:  # fc6 and fc7 as further convs
         names |= {"fc6": f"{root}{end}", "fc7": f"{root}{end + 2}"}
         fc_kind = kind
-    strays: list[str] = []
-    for layer in found:
-        name = layer.removeprefix(root)
+
+    def among(name: str) -> bool:
+        """Whether it stands before the last pool, or is called like a layer of the stages."""
         place = re.match(r"(\d+)(\.|$)", name)
-        among = place and int(place[1]) < end if end else AMONG.fullmatch(name)
-        if among and layer.startswith(root) and layer not in names.values():
-            strays.append(layer)
+        return bool(place and int(place[1]) < end if end else AMONG.fullmatch(name))
+
+    others = [n for n in found if n.startswith(root) and n not in names.values()]
+    strays = [layer for layer in others if among(layer.removeprefix(root))]
     kind = fc_kind if fc_kind == "timm" else kind
     return Match(kind, before, names, bool(fc_kind), norm, strays, fc_strays)
 
