@@ -17,7 +17,7 @@ from torchvision.models.vgg import make_layers
 from vgg_mm.inputs import Input
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.paper import stages
-from vgg_mm.weights.layouts import conv_names, fc_names
+from vgg_mm.weights.layouts import layer_names
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HIDDEN, CLASSES, SIDE = 4, 24, 5, 2
@@ -159,11 +159,9 @@ def caffe_layers(arch):
     """Weights as Caffe holds them: OIHW for BGR, InnerProduct (out, in)."""
     net = torchvision_net(arch)
     state = {name: value.numpy() for name, value in net.state_dict().items()}
-    names = conv_names("torchvision", arch) | fc_names("torchvision")
-    layers = {key.partition(".")[0]: [] for key in names}
-    for ours, theirs in names.items():
-        layers[ours.partition(".")[0]].append(state[theirs])
-    return net, layers
+    names = layer_names("torchvision", arch)
+    leaves = ("weight", "bias")
+    return net, {o: [state[f"{t}.{leaf}"] for leaf in leaves] for o, t in names.items()}
 
 
 def keras_layers(arch):

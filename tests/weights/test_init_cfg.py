@@ -26,7 +26,7 @@ from tools.weights.formats import save
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGFC
 from vgg_mm.weights.files import local
-from vgg_mm.weights.layouts import conv_names, fc_names
+from vgg_mm.weights.layouts import layer_names
 
 
 class Detector(BaseModule):
@@ -47,7 +47,8 @@ def assert_same(ours, theirs, names):
 def net_a(tmp_path):
     net = torchvision_net("A")
     torch.save(net.state_dict(), tmp_path / "net.pth")
-    names = conv_names("torchvision", "A") | fc_names("torchvision")
+    layers = layer_names("torchvision", "A").items()
+    names = {f"{o}.{leaf}": f"{t}.{leaf}" for o, t in layers for leaf in ("weight", "bias")}
     return tmp_path / "net.pth", net.state_dict(), names
 
 

@@ -45,8 +45,8 @@ from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, VGGNeck
 from vgg_mm.weights.files import local
+from vgg_mm.weights.pretrained import FROM_A, init_from_a, start_from
 from vgg_mm.weights.source import open_source
-from vgg_mm.weights.start import FROM_A, init_from_a, start_from
 
 
 def saved(content, path):

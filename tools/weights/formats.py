@@ -21,7 +21,7 @@ from tools.weights.convert import refold
 from vgg_mm.errors import UserError, library
 from vgg_mm.inputs import INPUTS, Input, check_input
 from vgg_mm.models import VGG, VGGHead
-from vgg_mm.weights.layouts import conv_names, fc_names
+from vgg_mm.weights.layouts import FCS, layer_names, layers
 from vgg_mm.weights.onnx import INPUT_KEY
 from vgg_mm.weights.source import fit, open_source
 from vgg_mm.writing import replacing
@@ -86,25 +86,22 @@ def _to_layout(
             f"{to}'s nets have no dilations, ceil_mode or pools of stride 1: use --to onnx."
         )
     weights = backbone.state_dict()
-    names = conv_names(to, backbone.arch, backbone.with_norm)
-    if lacks := names.keys() - weights.keys():
+    names = layer_names(to, backbone.arch, backbone.with_norm)
+    if lacks := names.keys() - {*layers(weights), *FCS}:
         raise UserError(
             f"the config's backbone lacks {', '.join(sorted(lacks))}: set out_indices=(4,)."
         )
     usual = INPUTS["torchvision"]
     weights["conv1_1.weight"] = refold(weights["conv1_1.weight"], trained_on, usual)
     if head:
-        names |= fc_names(to)
         weights |= head.state_dict()
-        flat = ("fc8",) if to == "timm" else ("fc6", "fc7", "fc8")
-        for layer in flat:
+        for layer in ("fc8",) if to == "timm" else FCS:
             weights[f"{layer}.weight"] = weights[f"{layer}.weight"].flatten(1)
-    if to == "mmpretrain":
-        names = {ours: f"backbone.{theirs}" for ours, theirs in names.items()}
-    state = {
-        theirs: weights[ours].clone(memory_format=torch.contiguous_format)
-        for ours, theirs in names.items()
-    }
+    state: dict[str, Tensor] = {}
+    for ours, value in weights.items():
+        layer, _, leaf = ours.rpartition(".")
+        theirs = f"backbone.{names[layer]}" if to == "mmpretrain" else names[layer]
+        state[f"{theirs}.{leaf}"] = value.clone(memory_format=torch.contiguous_format)
     return state, Input("RGB", 255, tuple(trained_on.mean_rgb), usual.std)
 
 

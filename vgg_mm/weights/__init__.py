@@ -1,6 +1,5 @@
 """Weights of other people's nets, and ours for them."""
 
-from .pretrained import SubsampledFC
-from .start import InitFromA, StartFrom
+from .pretrained import InitFromA, StartFrom, SubsampledFC
 
 __all__ = ["InitFromA", "StartFrom", "SubsampledFC"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgg_mm.errors import UserError
+from vgg_mm.weights.files import damage_named
 
 # NetParameter's layer lists: field -> (the field of the layer's name, the field of its blobs).
 LAYERS = {2: (4, 6), 100: (1, 7)}
@@ -32,24 +32,19 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is no NetParameter, or is cut off or forged.
     """
-    try:
+    with damage_named(path, "or no .caffemodel"):
         return _net(memoryview(path.read_bytes()))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged, or no .caffemodel: {error}.") from None
 
 
 def _net(view: memoryview) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for number, message in _fields(view):
-        if number not in LAYERS or not _is_bytes(message):
+        if number not in LAYERS or isinstance(message, int):
             continue
+        inside = [(n, each) for n, each in _fields(message) if isinstance(each, memoryview)]
         name_field, blobs_field = LAYERS[number]
-        name, blobs = "", []
-        for field, value in _fields(message):
-            if field == name_field and _is_bytes(value):
-                name = str(value, "utf-8")
-            elif field == blobs_field and _is_bytes(value) and len(blobs) < 2:
-                blobs.append(value)
+        name = next((str(value, "utf-8") for field, value in inside if field == name_field), "")
+        blobs = [value for field, value in inside if field == blobs_field]
         for leaf, blob in zip(("weight", "bias"), blobs, strict=False):
             if f"{name}.{leaf}" in tensors:
                 raise ValueError(f"two layers are called {name!r}")
@@ -62,19 +57,19 @@ def _blob(view: memoryview, name: str) -> Tensor:
     shape: list[int] | None = None
     values: np.ndarray | None = None
     for number, value in _fields(view):
-        if number in SIDES and isinstance(value, int):
+        if number in (DATA, DOUBLE_DATA):
+            if isinstance(value, int) or values is not None:
+                raise ValueError(f"the numbers of {name} are not packed in one field")
+            values = np.frombuffer(value, "<f4" if number == DATA else "<f8").astype(np.float32)
+        elif number in SIDES and isinstance(value, int):
             sides[number] = value
-        elif number == SHAPE and _is_bytes(value):
+        elif number == SHAPE and isinstance(value, memoryview):
             shape = []
             for field, dims in _fields(value):
                 if field == 1:
-                    shape += _varints(dims) if _is_bytes(dims) else [dims]
+                    shape += [dims] if isinstance(dims, int) else _varints(dims)
             if len(shape) > 4:
                 raise ValueError(f"{name} has {len(shape)} axes")
-        elif number in (DATA, DOUBLE_DATA):
-            if not _is_bytes(value) or values is not None:
-                raise ValueError(f"the numbers of {name} are not packed in one field")
-            values = np.frombuffer(value, "<f4" if number == DATA else "<f8").astype(np.float32)
     if values is None:
         raise ValueError(f"{name} holds no numbers")
     shape = list(sides.values()) if shape is None else shape
@@ -128,7 +123,3 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at + i + 1
     raise ValueError("a number of more than 10 bytes")
-
-
-def _is_bytes(value: int | memoryview) -> bool:
-    return isinstance(value, memoryview)

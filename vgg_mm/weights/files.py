@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import numpy as np
@@ -30,14 +31,16 @@ LISTS = {
 }
 # How files begin, or what the names in a zip end with, that hold no weights for us.
 REFUSED = {
-    b"MATLAB": "a MATLAB file, such as MatConvNet's",
-    b"\x93NUMPY": "NumPy's .npy",
-    b"\x1f\x8b": "compressed (gzip): unpack it",
-    b"BZh": "compressed (bzip2): unpack it",
-    b"\xfd7zXZ": "compressed (xz): unpack it",
-    b"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
-    b"<": "a web page",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
+    rb"MATLAB": "a MATLAB file, such as MatConvNet's",
+    rb"\x93NUMPY": "NumPy's .npy",
+    rb"\x1f\x8b": "compressed (gzip): unpack it",
+    rb"BZh": "compressed (bzip2): unpack it",
+    rb"\xfd7zXZ": "compressed (xz): unpack it",
+    rb"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
+    rb"\s*<": "a web page",
+    rb"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
+    rb".{4}TFL3": "TensorFlow Lite's",
+    rb"([\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]": "MessagePack, as flax writes it",
 }
 REFUSED_ZIPS = {
     ".npy": "NumPy's .npz",
@@ -122,9 +125,9 @@ def _download(url: str, path: Path, digest: str | None, said: str) -> None:
             with replacing(path) as file:
                 file.write(data)
     except Exception as error:  # backends raise nearly any
-        if not isinstance(error, URLError | OSError | RuntimeError | ValueError | ImportError):
-            error = f"{type(error).__name__}: {error}"
-        raise UserError(f"{said} could not be downloaded: {error}. Its place is {path}.") from None
+        plain = isinstance(error, OSError | RuntimeError | ValueError | ImportError)
+        why = str(error) if plain else f"{type(error).__name__}: {error}"
+        raise UserError(f"{said} could not be downloaded: {why}. Its place is {path}.") from None
 
 
 def format_of(path: Path) -> str:
@@ -140,7 +143,7 @@ def format_of(path: Path) -> str:
         head = file.read(600)
         file.seek(max(path.stat().st_size - 8, 0))
         tail = file.read()
-    what = next((said for start, said in REFUSED.items() if head.lstrip().startswith(start)), None)
+    what = next((said for start, said in REFUSED.items() if re.match(start, head, re.S)), None)
     ending = ENDINGS.get(path.suffix)
     if head.startswith(b"PK\x03\x04"):
         try:
@@ -156,10 +159,6 @@ def format_of(path: Path) -> str:
         what = "a checkpoint of TensorFlow"
     elif path.suffix == ".pb":
         what = "a graph of TensorFlow"
-    elif head[4:8] == b"TFL3":
-        what = "TensorFlow Lite's"
-    elif re.match(rb"([\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]", head, re.S):
-        what = "MessagePack, as flax writes it"
     if what:
         raise UserError(f"{path} is {what}, which is not read.")
     if head.startswith(b"\x89HDF"):
@@ -169,6 +168,19 @@ def format_of(path: Path) -> str:
     if ending is None and head[:1] in (b"\x08", b"\x0a"):  # ONNX's version, Caffe's name
         return {b"\x08": "onnx", b"\x0a": "caffe"}[head[:1]]
     return "torch" if head[:1] in (b"\x80", b"P") else ending or "torch"
+
+
+@contextmanager
+def damage_named(path: Path, otherwise: str = "") -> Iterator[None]:
+    """Names the file in whatever a reader raises of a damaged one, or what it is ``otherwise``."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # HDF5, protobuf and onnxruntime raise nearly any
+        what = f"{path} is damaged{otherwise and ', '}{otherwise}"
+        line = (str(error) or type(error).__name__).strip().split("\n")[0].strip(".")
+        raise UserError(f"{what}: {line}.") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
@@ -183,10 +195,8 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """
     if format_of(path) == "safetensors":
         safetensors = library("safetensors.torch", ".safetensors")
-        try:
+        with damage_named(path, "or no safetensors file"):
             return {"": safetensors.load_file(path)}, {}
-        except Exception as error:  # the library documents none
-            raise UserError(f"{path} is damaged, or no safetensors file: {error}.") from None
     saved = read_checkpoint(path)
     meta = saved.get("meta", {})
     groups: dict[str, dict[str, Tensor]] = {}
@@ -198,17 +208,13 @@ def _collect(saved: dict, place: str, groups: dict[str, dict[str, Tensor]], dept
     for key, value in saved.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             value = torch.from_numpy(value)
-        if isinstance(key, str) and _is_plain(value):
-            groups.setdefault(place, {})[key] = value
-        elif isinstance(value, dict) and depth:
+        if isinstance(value, dict) and depth:
             _collect(value, f"{place}.{key}".lstrip("."), groups, depth - 1)
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor whose numbers the file holds one by one."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-    )
+        elif (
+            isinstance(key, str)
+            and isinstance(value, Tensor)
+            and value.layout is torch.strided
+            and value.device.type == "cpu"
+            and not value.is_quantized
+        ):  # the file holds its numbers one by one
+            groups.setdefault(place, {})[key] = value

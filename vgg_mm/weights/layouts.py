@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 from vgg_mm.errors import UserError
-from vgg_mm.paper import convs, stages
+from vgg_mm.paper import convs
 
-FCS = {
-    "vgg_mm": ("fc6", "fc7", "fc8"),
-    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
-    "mmpretrain": ("classifier.0", "classifier.3", "classifier.6"),
-    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
-    "keras": ("fc1", "fc2", "predictions"),
+
+class Layout(NamedTuple):
+    """The names of convs and of their norms, and of the three FC layers.
+
+    ``i`` is a conv's place in a sequence of convs, norms, ReLUs and pools, ``n`` the next one.
+    """
+
+    conv: str
+    norm: str
+    fcs: tuple[str, str, str]
+
+
+FCS = ("fc6", "fc7", "fc8")
+CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
+LAYOUTS = {
+    "vgg_mm": Layout("conv{stage}_{conv}", "bn{stage}_{conv}", FCS),
+    "mmpretrain": Layout("features.{i}.conv", "features.{i}.bn", CLASSIFIER),
+    "torchvision": Layout("features.{i}", "features.{n}", CLASSIFIER),
+    "keras": Layout("block{stage}_conv{conv}", "", ("fc1", "fc2", "predictions")),
+    "timm": Layout("features.{i}", "features.{n}", ("pre_logits.fc1", "pre_logits.fc2", "head.fc")),
+    "sequence": Layout("{i}", "{n}", CLASSIFIER),  # torchvision's features alone, as in SSD's VGG
 }
-AFFINE = ("weight", "bias")
-NORM = (*AFFINE, "running_mean", "running_var", "num_batches_tracked")
-# Layouts' first convs. A "sequence" is torchvision's without features., as SSD's VGG has it.
 FIRST = {
     "vgg_mm": "conv1_1",
     "mmpretrain": "features.0.conv",
     "torchvision": "features.0",
     "keras": "block1_conv1",
 }
-ROOTS = {"sequence": "", "vgg_mm": "", "keras": ""}  # the others': features.
 # A conv or a norm of the five stages, in the names of Caffe's users, of Keras and ours.
 AMONG = re.compile(
     r"((bn|scale|batch_?norm)_)?(conv|bn|scale|block|(batch)?_?norm_?)[1-5]_(conv)?\d+"
@@ -51,9 +63,9 @@ class Match:
     """What of a file is a VGG's.
 
     Attributes:
-        kind: The layout of its names.
+        kind: The layout of its names, a key of :data:`LAYOUTS`.
         before: What stands before the convs' names; None if there are none.
-        names: Our names, mapped to the file's or, for what it lacks, to what should be there.
+        names: Our layers, mapped to the file's or, for what it lacks, to what should be there.
         fcs: Whether the file has FC layers.
         norm: Whether it has batch norms.
         strays: Its layers among those of the five stages of which the net has none.
@@ -64,9 +76,14 @@ class Match:
     before: str | None
     names: dict[str, str]
     fcs: bool
-    norm: bool
-    strays: list[str]
-    fc_strays: list[str]
+    norm: bool = False
+    strays: list[str] = field(default_factory=list)
+    fc_strays: list[str] = field(default_factory=list)
+
+    def theirs(self, ours: str) -> str:
+        """The file's name of a weight of ours, such as ``conv1_1.weight``."""
+        layer, _, leaf = ours.rpartition(".")
+        return f"{self.names.get(layer, layer)}.{leaf}"
 
 
 def layers(keys: Iterable[str]) -> list[str]:
@@ -74,57 +91,35 @@ def layers(keys: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
 
 
-def conv_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
-    """Maps our names to the layout's: ``conv1_1.weight`` to ``features.0.weight``.
+def some(names: Collection[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = [f"and {len(names) - 4} more"] if len(names) > 4 else []
+    return ", ".join([*names][:4] + more)
 
-    Args:
-        layout: A key of :data:`FIRST`, timm or sequence.
-        arch: The net of Table 1.
-        norm: Whether a batch norm follows every conv.
+
+def layer_names(layout: str, arch: str, norm: bool = False) -> dict[str, str]:
+    """Maps net ``arch``'s layers to those of :data:`LAYOUTS`: ``conv1_1`` to ``features.0``.
+
+    With ``norm``, a batch norm follows every conv.
     """
-    names: dict[str, str] = {}
-    i, root = 0, ROOTS.get(layout, "features.")
-    for stage in stages(arch):
-        for layer in stage:
-            if not layer.kernel:
-                continue
-            if layout == "vgg_mm":
-                theirs = layer.name, layer.bn
-            elif layout == "keras":
-                theirs = layer.name.replace("conv", "block").replace("_", "_conv"), layer.bn
-            elif layout == "mmpretrain":
-                theirs = f"{root}{i}.conv", f"{root}{i}.bn"
-                i += 1
-            else:
-                theirs = f"{root}{i}", f"{root}{i + 1}"
-                i += 3 if norm else 2
-            names.update(_leaves(layer.name, theirs[0], AFFINE))
-            if norm:
-                names.update(_leaves(layer.bn, theirs[1], NORM))
-        i += 1  # the pool
-    return names
+    theirs, names = LAYOUTS[layout], {}
+    for index, layer in enumerate(convs(arch)):
+        stage, conv = layer.name.removeprefix("conv").split("_")
+        i = _step(layout, norm) * index + int(stage) - 1  # a pool after each stage before
+        place = dict(stage=stage, conv=conv, i=i, n=i + 1)
+        names[layer.name] = theirs.conv.format(**place)
+        if norm:
+            names[layer.bn] = theirs.norm.format(**place)
+    return names | dict(zip(FCS, theirs.fcs, strict=True))
 
 
-def fc_names(layout: str) -> dict[str, str]:
-    """Maps our names of the three FC layers to the layout's."""
-    return _fc_names(FCS[layout])
+def _step(layout: str, norm: bool) -> int:
+    """How many places of a sequence a conv takes with its norm and ReLU; 0 if none are counted."""
+    return {"vgg_mm": 0, "keras": 0, "mmpretrain": 1}.get(layout, 2 + norm)
 
 
-def _fc_names(theirs: Iterable[str]) -> dict[str, str]:
-    pairs = zip(FCS["vgg_mm"], theirs, strict=False)
-    return dict(item for pair in pairs for item in _leaves(*pair, AFFINE).items())
-
-
-def _leaves(ours: str, theirs: str, leaves: tuple[str, ...]) -> dict[str, str]:
-    return {f"{ours}.{leaf}": f"{theirs}.{leaf}" for leaf in leaves}
-
-
-def match(tensors: dict[str, Tensor], arch: str) -> Match:
-    """Recognises a VGG by the names of its layers, whatever stands before them.
-
-    Args:
-        tensors: Of the file; those of a whole detector may surround the VGG's.
-        arch: The net to look for.
+def match(tensors: Mapping[str, Tensor], arch: str) -> Match:
+    """Recognises net ``arch`` by its layers' names, whatever stands before them and beside them.
 
     Raises:
         UserError: If there is no VGG.
@@ -135,76 +130,72 @@ def match(tensors: dict[str, Tensor], arch: str) -> Match:
     if not kind:
         images = [key for key, value in tensors.items() if value.shape[1:2] == (3,)]
         kind, before = _find(layers(images), {"sequence": "0"})
-    names, norm, strays, end = {}, False, [], 0
-    if kind:
-        root = before + ROOTS.get(kind, "features.")
-        marks = {"vgg_mm": "bn1_1", "mmpretrain": "0.bn", "keras": "bn1_1"}
-        norm = f"{root}{marks.get(kind, '1')}.running_mean" in tensors
-        names = {a: before + b for a, b in conv_names(kind, arch, norm).items()}
-        numbers = [int(n[1]) for b in names.values() if (n := re.match(r"(\d+)\.", b[len(root) :]))]
-        end = max(numbers, default=0) + (2 if kind == "mmpretrain" else 3)
-        ours = set(layers(names.values()))
-        for layer in found:
-            if not layer.startswith(root) or layer in ours:
-                continue
-            number = re.match(r"\d+(?=\.|$)", layer[len(root) :])
-            if (
-                (number and int(number[0]) < end)
-                if numbers
-                else AMONG.fullmatch(layer[len(root) :])
-            ):
-                strays.append(layer)
-    fc_kind, theirs, fc_strays = _fcs(found, tensors)
-    root = (before or "") + ROOTS.get(kind, "features.")
-    if not fc_kind and kind in ("torchvision", "sequence") and f"{root}{end}" in found:
-        fc_kind, theirs = kind, (f"{root}{end}", f"{root}{end + 2}")
-    if not kind and not fc_kind:
-        raise UserError(
-            "its names are not a VGG's: it has neither conv1_1 nor features.0 (torchvision, timm, "
-            "mmpretrain) nor block1_conv1."
-        )
-    if not fc_kind:
-        theirs = ((before or "") + name for name in FCS.get(kind, FCS["torchvision"]))
-    names |= _fc_names(theirs)
-    kind = fc_kind if fc_kind == "timm" or not kind else kind
+    fc_kind, fcs, fc_strays = _fcs(found, tensors)
+    if not kind:
+        if not fc_kind:
+            raise UserError(
+                "its names are not a VGG's: it has neither conv1_1 nor features.0 (torchvision, "
+                "timm, mmpretrain) nor block1_conv1."
+            )
+        return Match(fc_kind, None, fcs, True, fc_strays=fc_strays)
+    mark = before + layer_names(kind, arch, norm=True)["bn1_1"]
+    norm = f"{mark}.running_mean" in tensors
+    names = {a: before + b for a, b in layer_names(kind, arch, norm).items()} | fcs
+    root = before + ("features." if "features." in FIRST.get(kind, "") else "")
+    step = _step(kind, norm)
+    end = step and step * len(convs(arch)) + 5  # the place after the last pool
+    if not fc_kind and step > 1 and f"{root}{end}" in found:  # fc6 and fc7 as further convs
+        names |= {"fc6": f"{root}{end}", "fc7": f"{root}{end + 2}"}
+        fc_kind = kind
+
+    def among(name: str) -> bool:
+        """Whether it stands before the last pool, or is called like a layer of the stages."""
+        place = re.match(r"(\d+)(\.|$)", name)
+        return bool(place and int(place[1]) < end if end else AMONG.fullmatch(name))
+
+    others = [n for n in found if n.startswith(root) and n not in names.values()]
+    strays = [layer for layer in others if among(layer.removeprefix(root))]
+    kind = fc_kind if fc_kind == "timm" else kind
     return Match(kind, before, names, bool(fc_kind), norm, strays, fc_strays)
 
 
-def _find(found: list[str], firsts: dict[str, str]) -> tuple[str, str | None]:
+def _find(found: list[str], firsts: Mapping[str, str]) -> tuple[str, str]:
     """Which of the layouts' first layers is there, and what stands before it."""
     hits = [
         (layout, layer.removesuffix(first))
         for layout, first in firsts.items()
         for layer in found
-        if layer == first or layer.endswith(f".{first}")
+        if f".{layer}".endswith(f".{first}")
     ]
     if len(hits) > 1:
         raise Ambiguous(before + firsts[layout] for layout, before in hits)
-    return hits[0] if hits else ("", None)
+    return hits[0] if hits else ("", "")
 
 
-def _fcs(found: list[str], tensors: dict[str, Tensor]) -> tuple[str, tuple[str, ...], list[str]]:
+def _fcs(found: list[str], tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, str], list[str]]:
     """The layout of the FC layers, their names in the file, and what else is in the classifier."""
-    named = [_named(found, fc) for fc in FCS["vgg_mm"]]
-    if any(named):
+    named = {fc: _named(found, fc) for fc in FCS}
+    if any(named.values()):
         # Whoever fine-tunes in Caffe calls the new layer fc8a, fc8-1, fc8_flickr.
-        return "vgg_mm", tuple(" or ".join(n) or f"fc{i}" for i, n in enumerate(named, 6)), []
+        return "vgg_mm", {fc: " or ".join(names) or fc for fc, names in named.items()}, []
     for layout in ("timm", "keras"):
-        kind, before = _find(found, {layout: FCS[layout][0]})
+        theirs = LAYOUTS[layout].fcs
+        kind, before = _find(found, {layout: theirs[0]})
         if kind:
-            return kind, tuple(before + name for name in FCS[layout]), []
-    parts = [re.fullmatch(r"((?:.*\.)?classifier\.)\d+(\.\d+)*", layer) for layer in found]
-    before = list(dict.fromkeys(part[1] for part in parts if part))
-    if not before:
-        return "", (), []
-    if len(before) > 1:
-        raise Ambiguous(f"{name}0" for name in before)
-    inside = [part[0] for part in parts if part]
-    inside.sort(key=lambda name: [int(n) for n in re.findall(r"\d+", name[len(before[0]) :])])
-    linear = [n for n in inside if f"{n}.weight" in tensors and tensors[f"{n}.weight"].ndim > 1]
-    usual = tuple(before[0].removesuffix("classifier.") + name for name in FCS["torchvision"])
-    theirs = tuple(linear) if len(linear) == 3 else usual
-    return "torchvision", theirs, [name for name in inside if name not in theirs]
+            return kind, {fc: before + name for fc, name in zip(FCS, theirs, strict=True)}, []
+    parts = [re.fullmatch(r"((?:.*\.)?)classifier\.(\d+(?:\.\d+)*)", layer) for layer in found]
+    inside = [part for part in parts if part]
+    roots = list(dict.fromkeys(part[1] for part in inside))
+    if not roots:
+        return "", {}, []
+    if len(roots) > 1:
+        raise Ambiguous(f"{root}classifier.0" for root in roots)
+    inside.sort(key=lambda part: [int(number) for number in part[2].split(".")])
+    names = [part[0] for part in inside]
+    linear = [n for n in names if f"{n}.weight" in tensors and tensors[f"{n}.weight"].ndim > 1]
+    fcs = linear if len(linear) == 3 else [roots[0] + name for name in CLASSIFIER]
+    strays = [name for name in names if name not in fcs]
+    return "torchvision", dict(zip(FCS, fcs, strict=True)), strays
 
 
 def _named(found: list[str], fc: str) -> list[str]:
@@ -216,23 +207,23 @@ def _named(found: list[str], fc: str) -> list[str]:
     return exact or [layer for layer in found if re.search(rf"{fc}(?!\d)", last[layer])]
 
 
-def match_in_order(tensors: dict[str, Tensor], arch: str, kind: str) -> Match:
-    """Takes a file's layers in its order: the net's convs, then the FC layers."""
+def match_in_order(tensors: Mapping[str, Tensor], arch: str) -> Match:
+    """Takes a file's layers in its order: the net's convs and norms, then the FC layers."""
     ours = convs(arch)
     found = layers(tensors)
     norms = [layer for layer in found if f"{layer}.running_mean" in tensors]
     rest = [layer for layer in found if layer not in norms]
     flat = [n for n in rest if n.startswith("dense") or tensors[f"{n}.weight"].ndim == 2]
-    first = rest[: len(ours)]
-    first = [n for n in first if n not in flat]
+    first = [layer for layer in rest[: len(ours)] if layer not in flat]
     fcs = rest[len(first) :]
-    names: dict[str, str] = {}
-    for i, conv in enumerate(ours):
-        names |= _leaves(conv.name, first[i] if i < len(first) else "a further conv", AFFINE)
-        if len(norms) >= len(ours):
-            names |= _leaves(conv.bn, norms[i], NORM[:4])
-    strays = norms if 0 < len(norms) < len(ours) else norms[len(ours) :]
-    strays += [n for n in fcs if n.startswith("conv2d")] if kind == "keras" else []
-    missing = ["a further dense layer"] * 3
-    names |= _fc_names([*(fcs if len(fcs) == 3 else fcs[:0]), *missing])
-    return Match(kind, "" if first else None, names, len(fcs) == 3, bool(norms), strays, [])
+    names = dict.fromkeys([conv.name for conv in ours], "a further conv")
+    names |= dict(zip(names, first, strict=False))
+    strays = [layer for layer in fcs if layer.startswith("conv2d")]
+    if len(norms) < len(ours):
+        strays += norms
+    else:
+        names |= dict(zip([conv.bn for conv in ours], norms, strict=False))
+        strays += norms[len(ours) :]
+    whole = len(fcs) == 3
+    names |= dict(zip(FCS, fcs if whole else ["a further dense layer"] * 3, strict=True))
+    return Match("", "" if first else None, names, whole, bool(norms), strays)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,16 @@ from vgg_mm.models import VGG, VGGFC, VGGHead
 from vgg_mm.paper import TABLE_1, convs
 from vgg_mm.weights import caffe, hdf5
 from vgg_mm.weights.files import format_of, local, read_tensors
-from vgg_mm.weights.layouts import Ambiguous, Match, layers, match, match_in_order
+from vgg_mm.weights.layouts import FCS, Ambiguous, Match, layers, match, match_in_order, some
 from vgg_mm.weights.onnx import Graph
 
 
 class Misfit(UserError):
-    """A layer that a file lacks, or has in another shape."""
+    """A layer that a file lacks, has beside the net's, or has in another shape."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}.")
+        self.why = why
 
 
 @dataclass
@@ -41,11 +46,11 @@ class Source:
 
     path: Path
     kind: str
-    tensors: dict[str, Tensor]
-    match: Callable[[dict[str, Tensor], str], Match] = match
+    tensors: Mapping[str, Tensor]
+    match: Callable[[Mapping[str, Tensor], str], Match] = match
     input: Input | None = None
-    meta: dict = field(default_factory=dict)
-    judge: Callable[[nn.Module], None] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    judge: Callable[[VGG, VGGHead | None], None] | None = None
 
 
 def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool = False) -> Source:
@@ -68,10 +73,10 @@ def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool
     if kind in ("hdf5", "keras"):
         kind, tensors = hdf5.read(path)
         counted = any(name.startswith("conv2d") for name in tensors)
-        return Source(path, kind, tensors, _in_order(kind) if counted else match, INPUTS["caffe"])
+        return Source(path, kind, tensors, match_in_order if counted else match, INPUTS["caffe"])
     if kind == "onnx":
         graph = Graph(path, features_only)
-        return Source(path, kind, graph.tensors, _in_order(kind), graph.input, judge=graph.judge)
+        return Source(path, kind, graph.tensors, match_in_order, graph.input, judge=graph.judge)
     groups, meta = read_tensors(path)
     tensors, found = _choose(path, groups, prefix)
     known = None
@@ -83,10 +88,6 @@ def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool
     return Source(path, kind, tensors, match, known, meta.get("dataset_meta") or {})
 
 
-def _in_order(kind: str) -> Callable[[dict[str, Tensor], str], Match]:
-    return lambda tensors, arch: match_in_order(tensors, arch, kind)
-
-
 def _usual_input(path: Path, found: Match) -> Input:
     """What torchvision's names are trained on, if they do not hold Caffe's weights.
 
@@ -95,7 +96,7 @@ def _usual_input(path: Path, found: Match) -> Input:
     """
     if "amdegroot" in path.name:
         return Input("RGB", 255, (122.99925, 116.9991, 103.9992), (1, 1, 1))
-    further = found.fcs and "classifier" not in found.names["fc6.bias"] and found.kind != "timm"
+    further = found.fcs and "classifier" not in found.names["fc6"] and found.kind != "timm"
     return INPUTS["caffe" if further or "caffe" in path.name.lower() else "torchvision"]
 
 
@@ -104,14 +105,13 @@ def _choose(
 ) -> tuple[dict[str, Tensor], Match | None]:
     """The one of a file's dicts of tensors that holds a VGG, as much of it as has the prefix."""
     errors: list[str] = []
-    for before in dict.fromkeys([prefix.rstrip("."), ""]):
+    for start in dict.fromkeys([prefix and f"{prefix.rstrip('.')}.", ""]):
         fits: dict[str, tuple[dict[str, Tensor], Match | None]] = {}
         for place, tensors in (groups or {"": {}}).items():
             inside = {
                 key: value
                 for key, value in tensors.items()
-                if f"{key}.".startswith(before and f"{before}.")
-                or f"{place}.{key}.".startswith(f"{before}.")
+                if f"{key}.".startswith(start) or f"{place}.{key}.".startswith(start)
             }
             try:
                 fits[place] = inside, match(inside, "D")
@@ -130,56 +130,42 @@ def _choose(
     raise UserError(f"{path} will not do: {errors[0]}")
 
 
-def take(source: Source, names: dict[str, str], channels: int) -> dict[str, Tensor]:
-    """Weights of a source, under our names and as convs' kernels.
+def take(source: Source, names: Mapping[str, str], channels: int) -> dict[str, Tensor]:
+    """Weights of a source, whose ``names`` map ours to the file's, as float32 on the CPU.
 
-    Args:
-        source: The opened file.
-        names: Ours, mapped to the file's.
-        channels: Of the map that fc6 sees.
-
-    Returns:
-        Float32 on the CPU, as stored; ``fc6.weight`` is (out, channels, k, k).
+    The FC layers' are convs' kernels; fc6's is (out, channels, k, k).
 
     Raises:
         Misfit: If one is missing, or fc6's inputs make no square map.
         UserError: If one is not of finite floats.
     """
-    usual = {n: t for n, t in names.items() if not n.endswith("num_batches_tracked")}
-    if lacks := [ours for ours, theirs in usual.items() if theirs not in source.tensors]:
-        each = [f"{ours} ({names[ours]})" for ours in lacks]
-        raise Misfit(f"{source.path} is incomplete: it lacks {some(each)}.")
-    size = source.path.stat().st_size
-    given = {theirs for theirs in names.values() if theirs in source.tensors}
-    if source.kind != "onnx" and sum(source.tensors[name].nbytes for name in given) > size:
-        raise UserError(f"{source.path} is damaged: its tensors claim more bytes than it has.")
-    weights: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        value = source.tensors.get(theirs, torch.tensor(0))
+    floats = {n: theirs for n, theirs in names.items() if not n.endswith("num_batches_tracked")}
+    lacks = [f"{n} ({theirs})" for n, theirs in floats.items() if theirs not in source.tensors]
+    if lacks:
+        raise Misfit(f"{source.path} is incomplete", f"it lacks {some(lacks)}")
+    weights = {n: source.tensors.get(theirs, torch.tensor(0)) for n, theirs in names.items()}
+    for ours, theirs in floats.items():
+        value, name = weights[ours], f"{source.path}: {theirs} ({ours})"
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise UserError(f"{source.path} is damaged: its tensors claim more bytes than it has.")
+        if not value.is_floating_point():
+            raise UserError(f"{name} is {value.dtype}, no floats.")
+        value = value.float()
+        if not value.isfinite().all():
+            raise UserError(f"{name} holds NaN or infinity.")
         if ours == "fc6.weight" and value.ndim == 2:
-            side = isqrt(value.shape[1] // channels)
-            if side * side * channels != value.shape[1]:
-                raise Misfit(
-                    f"{source.path}: {theirs} has {value.shape[1]} inputs, which are no square map "
-                    f"of {channels} channels."
+            inputs = value.shape[1]
+            side = isqrt(inputs // channels)
+            if side * side * channels != inputs:
+                why = (
+                    f"{theirs} has {inputs} inputs, which are no square map of {channels} channels"
                 )
+                raise Misfit(str(source.path), why)
             value = value.unflatten(1, (channels, side, side))
         elif ours in ("fc7.weight", "fc8.weight") and value.ndim == 2:
             value = value[:, :, None, None]
-        if ours in usual:
-            if not value.is_floating_point():
-                raise UserError(f"{source.path}: {theirs} ({ours}) is {value.dtype}, no floats.")
-            value = value.float()
-            if not value.isfinite().all():
-                raise UserError(f"{source.path}: {theirs} ({ours}) holds NaN or infinity.")
         weights[ours] = value
     return weights
-
-
-def some(names: Collection[str]) -> str:
-    """The first of the names, and how many more there are."""
-    more = [f"and {len(names) - 4} more"] if len(names) > 4 else []
-    return ", ".join([*names][:4] + more)
 
 
 @dataclass
@@ -226,86 +212,72 @@ def fit(
         UserError: If a layer is missing, left over where it would change the function, of another
             shape, or not finite; other nets of Table 1 that the file fits are named.
     """
-    parts = {n: m for n, m in net.named_modules() if isinstance(m, VGG | VGGFC)}
-    arch = arch or next((part.arch for part in parts.values() if isinstance(part, VGG)), "D")
-    found, outer = Fit(), ""
-    for name, part in parts.items():
-        matched = _match(source, name, part, arch)
-        if isinstance(part, VGG):
-            outer = (matched.before or "").removesuffix(f"{name}.") if name else ""
-        elif name and not matched.fcs and not only:
-            found.new[name] = "the file has no FC layers"
-            continue
-        try:
-            _check_layers(part, source, matched, arch)
-            _fit_part(part, source, matched, may_be_new, only, name and f"{name}.", found)
-        except Misfit as error:
-            others = [other for other in TABLE_1 if other != arch and is_net(source, other)]
-            hint = others and not is_net(source, arch)
-            raise UserError(f"{error}{f' It fits net {some(others)}.' if hint else ''}") from None
+    arch = arch or next((part.arch for part in net.modules() if isinstance(part, VGG)), "D")
+    try:
+        found = _fit(net, source, arch, may_be_new, only)
+    except Misfit as error:
+        others = [other for other in TABLE_1 if other != arch and is_net(source, other)]
+        hint = others and not is_net(source, arch)
+        raise UserError(f"{error}{f' It fits net {some(others)}.' if hint else ''}") from None
     if source.judge:
-        whole = build(source, arch, not any(isinstance(part, VGGFC) for part in parts.values()))
-        judged = Fit()
-        for name, part in whole.named_children():
-            _fit_part(part, source, _match(source, "", part, arch), (), (), f"{name}.", judged)
-        whole.load_state_dict(judged.weights, assign=True)
-        source.judge(whole)
-    if not only:
-        _fit_others(net, source, outer, tuple(n and f"{n}." for n in parts), found)
-    used = set(layers(found.names.values()))
-    found.left = [layer for layer in layers(source.tensors) if layer not in used]
+        fcs = any(layer.endswith(FCS) for layer in layers(found.weights))
+        whole = build(source, arch, features_only=not fcs)
+        whole.load_state_dict(_fit(whole, source, arch).weights, assign=True)
+        source.judge(whole.backbone, whole.head)
     return found
+
+
+class Net(nn.Module):
+    """A VGG as ``backbone`` and ``head``, which without FC layers is None."""
+
+    def __init__(self, backbone: VGG, head: VGGHead | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
 
 
 def is_net(source: Source, arch: str) -> bool:
     """Whether the file's convs are those of net ``arch``."""
     try:
-        net = build(source, arch, features_only=True)
-        matched = _match(source, "", net.backbone, arch)
-        _check_layers(net.backbone, source, matched, arch)
-        _fit_part(net.backbone, source, matched, (), (), "", Fit())
+        _fit(build(source, arch, features_only=True), source, arch)
     except UserError:
         return False
     return True
 
 
-def build(source: Source, arch: str, features_only: bool) -> nn.Module:
-    """Net ``arch`` in the file's sizes, without memory (``meta``), as ``backbone`` and ``head``.
+def build(source: Source, arch: str, features_only: bool) -> Net:
+    """Net ``arch`` in the file's sizes, without memory (``meta``).
 
     Raises:
         UserError: If the file holds no VGG, or more than one.
     """
+    matched = _match(source, arch)
 
-    def shape(name: str, length: int) -> tuple[int, ...]:
-        """Of a weight, or a stand-in for one that will not fit."""
-        found = source.tensors.get(matched.names.get(name, name))
-        usable = found is not None and found.ndim >= length and found.numel()
-        return tuple(found.shape) if usable else (1,) * length
+    def sizes(name: str) -> tuple[int, int]:
+        """Outputs of a layer, and inputs of each; 1 where the file has no such weight."""
+        value = source.tensors.get(matched.theirs(name), torch.empty(0))
+        return (len(value), value[0].numel()) if value.ndim and value.numel() else (1, 1)
 
-    matched = _match(source, "", None, arch)
-    width = shape("conv1_1.weight", 1)[0]
-    norm = dict(type="BN") if matched.norm else None
-    net = nn.Module()
+    width, _ = sizes("conv1_1.weight")
     with torch.device("meta"):
-        net.backbone = VGG(arch, width, norm)
-        if not features_only:
-            channels = convs(arch, width)[-1].channels
-            fc6 = shape("fc6.weight", 2)
-            side = fc6[-1] if len(fc6) == 4 else isqrt(fc6[1] // channels) or 1
-            classes, hidden = (shape(f"{fc}.bias", 1)[0] for fc in ("fc8", "fc6"))
-            net.head = VGGHead(
-                classes, in_channels=channels, channels=hidden, kernel_size=max(side, 1)
-            )
-    return net
+        backbone = VGG(arch, width, dict(type="BN") if matched.norm else None)
+        if features_only:
+            return Net(backbone)
+        channels = convs(arch, width)[-1].channels
+        side = max(isqrt(sizes("fc6.weight")[1] // channels), 1)
+        classes, hidden = sizes("fc8.bias")[0], sizes("fc6.bias")[0]
+        return Net(
+            backbone, VGGHead(classes, in_channels=channels, channels=hidden, kernel_size=side)
+        )
 
 
-def _match(source: Source, name: str, part: nn.Module | None, arch: str) -> Match:
+def _match(source: Source, arch: str, name: str = "", fcs: bool = False) -> Match:
     """Looks for a part of a net under its own name in the file, then anywhere."""
     if name:
         own = {k: v for k, v in source.tensors.items() if k.startswith(f"{name}.")}
         try:
             matched = source.match(own, arch)
-            if matched.before is not None if isinstance(part, VGG) else matched.fcs:
+            if matched.fcs if fcs else matched.before is not None:
                 return matched
         except UserError:
             pass
@@ -315,56 +287,69 @@ def _match(source: Source, name: str, part: nn.Module | None, arch: str) -> Matc
         raise UserError(f"{source.path} will not do: {error}") from None
 
 
-def _check_layers(part: nn.Module, source: Source, matched: Match, arch: str) -> None:
-    """Refuses the file's layers that would change the function and that the net has not."""
-    if isinstance(part, VGG):
-        strays, hint = list(matched.strays), ""
-        if matched.norm and not part.with_norm:
-            strays += layers(theirs for n, theirs in matched.names.items() if n.startswith("bn"))
-            hint = ' Batch norms want norm_cfg=dict(type="BN").'
-    else:
-        strays, hint = matched.fc_strays if "fc8.bias" in part.state_dict() else [], ""
-    keys = [key for key in source.tensors if key.rpartition(".")[0] in strays]
-    if keys:
-        raise Misfit(f"{source.path} is not net {arch}: it also holds {some(keys)}.{hint}")
-
-
-def _fit_part(
-    part: nn.Module,
+def _fit(
+    net: nn.Module,
     source: Source,
-    matched: Match,
-    may_be_new: Collection[str],
-    only: Collection[str],
-    prefix: str,
-    found: Fit,
-) -> None:
-    own = part.state_dict()
-    channels = part.fc6.in_channels if isinstance(part, VGGFC) else 0
-    wanted = {n: matched.names.get(n, n) for n in own if not only or n.split(".")[0] in only}
-    fixed = {n: theirs for n, theirs in wanted.items() if n.split(".")[0] not in may_be_new}
-    loose = [{n: t for n, t in wanted.items() if n.startswith(f"{fc}.")} for fc in may_be_new]
-    for names in (fixed, *loose):
-        try:
-            weights = take(source, names, channels)
-            for ours, value in weights.items():
-                if value.shape != own[ours].shape:
-                    raise Misfit(
-                        f"{source.path} does not fit: {names[ours]} ({ours}) is "
-                        f"{list(value.shape)}, not {list(own[ours].shape)}."
-                    )
-        except Misfit as error:
-            if names is fixed:
-                raise
-            layer = next(iter(names)).split(".")[0]
-            found.new[prefix + layer] = (
-                str(error)[len(str(source.path)) :].partition(": ")[2].rstrip(".")
-            )
+    arch: str,
+    may_be_new: Collection[str] = (),
+    only: Collection[str] = (),
+) -> Fit:
+    """As :func:`fit`; it neither names other nets nor asks the file's judge."""
+    found, outer = Fit(), ""
+    parts = {n: m for n, m in net.named_modules() if isinstance(m, VGG | VGGFC)}
+    for name, part in parts.items():
+        prefix = name and f"{name}."
+        matched = _match(source, arch, name, fcs=isinstance(part, VGGFC))
+        if isinstance(part, VGG):
+            outer = (matched.before or "").removesuffix(prefix)
+        elif name and not matched.fcs and not only:
+            found.new[name] = "the file has no FC layers"
             continue
-        found.weights |= {prefix + ours: value for ours, value in weights.items()}
-        found.names |= {prefix + ours: theirs for ours, theirs in names.items()}
+        _check_layers(part, source, matched, arch)
+        names = {n: matched.theirs(n) for n in part.state_dict()}
+        names = {n: theirs for n, theirs in names.items() if not only or n.split(".")[0] in only}
+        fixed = {n: theirs for n, theirs in names.items() if n.split(".")[0] not in may_be_new}
+        _take_part(part, source, fixed, prefix, found)
+        for fc in may_be_new:
+            loose = {n: theirs for n, theirs in names.items() if n.startswith(f"{fc}.")}
+            try:
+                _take_part(part, source, loose, prefix, found)
+            except Misfit as error:
+                found.new[prefix + fc] = error.why
+    if not only:
+        _take_others(net, source, outer, tuple(n and f"{n}." for n in parts), found)
+    used = set(layers(found.names.values()))
+    found.left = [layer for layer in layers(source.tensors) if layer not in used]
+    return found
 
 
-def _fit_others(
+def _check_layers(part: VGG | VGGFC, source: Source, matched: Match, arch: str) -> None:
+    """Refuses the file's layers that would change the function and that the net has not."""
+    strays, hint = [*matched.strays], ""
+    if isinstance(part, VGGFC):
+        strays = matched.fc_strays if "fc8.bias" in part.state_dict() else []
+    elif matched.norm and not part.with_norm:
+        strays += [theirs for ours, theirs in matched.names.items() if ours.startswith("bn")]
+        hint = '. Batch norms want norm_cfg=dict(type="BN")'
+    if keys := [key for key in source.tensors if key.rpartition(".")[0] in strays]:
+        raise Misfit(f"{source.path} is not net {arch}", f"it also holds {some(keys)}{hint}")
+
+
+def _take_part(
+    part: VGG | VGGFC, source: Source, names: Mapping[str, str], prefix: str, found: Fit
+) -> None:
+    """Takes a part's weights, all or none."""
+    own = part.state_dict()
+    weights = take(source, names, part.fc6.in_channels if isinstance(part, VGGFC) else 0)
+    for ours, value in weights.items():
+        if value.shape != own[ours].shape:
+            shapes = f"{list(value.shape)}, not {list(own[ours].shape)}"
+            raise Misfit(f"{source.path} does not fit", f"{names[ours]} ({ours}) is {shapes}")
+    found.weights |= {prefix + ours: value for ours, value in weights.items()}
+    found.names |= {prefix + ours: theirs for ours, theirs in names.items()}
+
+
+def _take_others(
     net: nn.Module, source: Source, outer: str, parts: tuple[str, ...], found: Fit
 ) -> None:
     """Takes the layers of a net that are no VGG's by their own names."""
