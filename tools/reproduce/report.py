@@ -208,7 +208,7 @@ def tables(results: Results) -> Iterator[str]:
 def _figures(
     scale: Scale, runs: Sequence[Run], results: Results, root: Path, folder: Path
 ) -> Iterator[str]:
-    yield from _drawn(
+    yield from drawn(
         folder,
         "depth",
         plots.depth(results),
@@ -216,7 +216,7 @@ def _figures(
         "Does the blue line fall to the right, as the paper's does? The bars are intervals; of two "
         "nets the claims above say more, for they compare them image by image.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "curves",
         plots.training_curves(runs[0]),
@@ -224,7 +224,7 @@ def _figures(
         "Every net should end far below where it began; the steps down are where the rate falls. A "
         "model of a larger S (dashed, dotted) goes on from the one before it.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "scales",
         plots.scales_effect(results),
@@ -232,7 +232,7 @@ def _figures(
         "A model with fixed S is at its best where Q is about S; one with jittered S (red) should "
         "stay low over the whole range of Q.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "views",
         plots.views(results),
@@ -240,7 +240,7 @@ def _figures(
         "From left to right the error should fall a little, and the fused nets should be below D "
         "and E. Differences of so few images are small beside the bars.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "cost",
         plots.cost(results, time_rows(scale, results, root / "cost.json")),
@@ -262,7 +262,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
     if row := plots.best_row(results):
         nets = " and ".join(dict.fromkeys(arch for arch, _, _ in row.models))
         protocol = f"{nets}, {METHODS[row.views]}"
-        yield from _drawn(
+        yield from drawn(
             folder,
             "hardest",
             plots.hardest(results, row),
@@ -270,7 +270,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
             "Of the first run those whose true class (first line) was found least probable, and "
             "what was said instead: is it the net's mistake, or is the image at fault?",
         )
-        yield from _drawn(
+        yield from drawn(
             folder,
             "confusion",
             plots.confusion(results, row),
@@ -280,7 +280,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
         )
 
 
-def _drawn(
+def drawn(
     folder: Path, name: str, drawing: Figure | None, caption: str, note: str
 ) -> Iterator[str]:
     """Saves a figure, if there is one to draw."""
