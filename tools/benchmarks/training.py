@@ -127,7 +127,7 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
 
 
 def _config(name: str, data: Path, work_dir: Path, batch: int) -> Config:
-    """A config on the demo's pictures, with nothing but the training's steps."""
+    """A config on the demo's images, with nothing but the training's steps."""
     cfg = get_config(name)
     dataset = cfg.train_dataloader.dataset.dataset
     cfg.train_dataloader.dataset.dataset = dict(

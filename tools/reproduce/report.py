@@ -302,7 +302,7 @@ def _settings(
     several = f" --folds {folds}" * (folds > 1) + f" --seeds {seeds}" * (seeds > 1)
     yield code(f"python tools/reproduce/reproduce.py --scale {scale.name}{several}")
     if scale.chosen:
-        yield (scale.chosen)
+        yield scale.chosen
     if folds > 1:
         yield (
             "The shipped validation images, which had no part in the choice, are fold 0's test "
@@ -318,7 +318,7 @@ def _settings(
         note = "Taken was what is low for both, the shallowest net and the deepest."
         yield table(caption, [["recipe", *nets], *rows], note)
     elif not scale.data:
-        yield ("No trials are kept with this run.")
+        yield "No trials are kept with this run."
     data = dict.fromkeys(run.data for run in runs)
     spent = sum(done["seconds"] for step in steps if (done := step.result()))
     yield table(
@@ -341,8 +341,8 @@ def _settings(
     yield "### Scores and checkpoints"
     rows = [["scores", "SHA-256", "of the checkpoint"]]
     for run in runs:
-        for file in scores_files([run.folder / "scores", run.folder / "ablations"]
-                                 if results.ablations else [run.folder / "scores"]):  # fmt: skip
+        folders = [run.folder / "scores", *[run.folder / "ablations"] * bool(results.ablations)]
+        for file in scores_files(folders):
             checkpoints = "\n".join(p["sha256"] for p in Scores.load(file).protocols)
             rows.append([os.path.relpath(file, root), file_sha256(file), checkpoints])
     yield table(

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from tools.reproduce.images import Data
-from vgg_mm.paper import config_name, scaled
+from vgg_mm.paper import config_name, scaled, stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ class Scale:
     @property
     def kernel(self) -> int:
         """The side of fc6's kernel."""
-        return self.crop // 32
+        return self.crop // 2 ** len(stages("A"))  # a pool a stage
 
 
 _CHOSEN = (
