@@ -189,13 +189,11 @@ def _papers(file: str) -> Config:
 def _get(cfg: Config, key: str) -> object:
     """The config's value of a dotted key, or the net's default; Ellipsis where it has none."""
     value = cfg
-    for part in key.split("."):
-        if isinstance(value, list):
-            value = value[int(part)]
-        elif part in value:
-            value = value[part]
-        else:
-            return DEFAULTS.get(key, Ellipsis)
+    try:
+        for part in key.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+    except KeyError:
+        return DEFAULTS.get(key, Ellipsis)
     return value
 
 
