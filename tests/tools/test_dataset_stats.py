@@ -1,8 +1,5 @@
 import multiprocessing
 import os
-import runpy
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,18 +13,6 @@ from tools.data.stats import dataset_statistics
 from vgg_mm.data import read_image
 from vgg_mm.data.files import find_images
 from vgg_mm.errors import UserError
-
-TOOL = Path(__file__).parents[2] / "tools/data/dataset_stats.py"
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["dataset_stats.py", *map(str, args)])
-        runpy.run_path(str(TOOL), run_name="__main__")
-        return capsys.readouterr()
-
-    return call
 
 
 def write(path, rgb):
@@ -55,7 +40,7 @@ def test_is_what_numpy_finds_at_once(folder):
     assert len(pictures) == 8 and pictures == sorted(pictures)
     rgb = np.concatenate([read_image(name)[..., ::-1].reshape(-1, 3) for name in pictures])
     found = dataset_statistics(pictures, jobs=2)
-    assert (found.pictures, found.pixels, found.corrupt) == (8, len(rgb), [])
+    assert (found.images, found.pixels, found.corrupt) == (8, len(rgb), [])
     np.testing.assert_allclose(found.mean, rgb.mean(0), rtol=1e-13)
     covariance = np.cov(rgb.T / 255, bias=True)
     np.testing.assert_allclose(
@@ -74,10 +59,8 @@ def test_neither_order_nor_jobs_change_a_digit(folder):
 
 
 def test_printed_lines_build_what_was_measured(folder, tool):
-    printed = tool(folder, "--jobs", 1)
-    assert "Reading pictures" in printed.err
-    comment, lines = printed.out.split("\n", 1)
-    assert comment.startswith("# 8 pictures with ") and "corrupt" not in comment
+    comment, lines = tool("dataset_stats", folder, "--jobs", 1).split("\n", 1)
+    assert comment.startswith("# 8 images with ") and "corrupt" not in comment
     assert max(map(len, lines.splitlines())) <= 100
     found = dataset_statistics(find_images(folder))
     preprocessor, lighting = lines.split("\n\n")
@@ -113,26 +96,29 @@ def test_a_variance_next_to_nothing_is_not_lost(tmp_path):
     np.testing.assert_allclose(found.mean, [250 + 1e-6, 250, 250], rtol=1e-15)
 
 
-def test_corrupt_pictures_are_named_and_left_out(folder, tool, capsys):
+def test_corrupt_images_are_named_and_left_out(folder, tool, capsys):
     expected = dataset_statistics(find_images(folder)).config()
     (folder / "a/cut.jpg").write_bytes((folder / "b/1.jpg").read_bytes()[:-20])
     (folder / "none.png").touch()
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
     with pytest.raises(SystemExit) as ended:
-        tool(folder)
-    printed = capsys.readouterr().out
-    assert "# 8 pictures with " in printed and "; 3 corrupt ones left out\n" in printed
+        tool("dataset_stats", folder)
+    printed, bar = capsys.readouterr()
+    assert "Reading images" in bar
+    assert "# 8 images with " in printed and "; 3 corrupt ones left out\n" in printed
     assert printed.split("\n", 1)[1].strip() == expected
-    assert str(ended.value).startswith("error: 3 of 11 pictures could not be read and are left out")
+    assert str(ended.value).startswith("error: 3 of 11 images could not be read and are left out")
     for name in ("a/cut.jpg", "none.png", "gone.jpg"):
         assert f"\n  {folder / name}: " in str(ended.value)
 
 
-def test_limit_takes_pictures_from_everywhere(tmp_path, tool):
+def test_limit_takes_images_from_everywhere(tmp_path, tool):
     for i in range(10):
         write(tmp_path / f"{i}.png", np.full((1, i + 1, 3), i))
-    assert tool(tmp_path, "--limit", 3).out.startswith("# 3 pictures with 12 pixels\n")  # 0, 3, 6
-    assert tool(tmp_path, "--limit", 99).out.startswith("# 10 pictures with 55 pixels\n")
+    assert tool("dataset_stats", tmp_path, "--limit", 3).startswith(
+        "# 3 images with 12 pixels\n"
+    )  # 0, 3, 6
+    assert tool("dataset_stats", tmp_path, "--limit", 99).startswith("# 10 images with 55 pixels\n")
 
 
 def test_linked_folders_count(tmp_path):
@@ -144,16 +130,16 @@ def test_linked_folders_count(tmp_path):
 
 def test_errors(tmp_path, tool):
     with pytest.raises(SystemExit, match="error: no image in .* or below it"):
-        tool(tmp_path)
+        tool("dataset_stats", tmp_path)
     with pytest.raises(SystemExit, match="missing: No such file or directory"):
-        tool(tmp_path / "missing")
+        tool("dataset_stats", tmp_path / "missing")
     (tmp_path / "1.jpg").write_text("no picture")
     with pytest.raises(SystemExit, match="1.jpg: Not a directory"):
-        tool(tmp_path / "1.jpg")
-    with pytest.raises(SystemExit, match="none of 1 pictures could be read, the first: .*1.jpg: "):
-        tool(tmp_path)
+        tool("dataset_stats", tmp_path / "1.jpg")
+    with pytest.raises(SystemExit, match="none of 1 images could be read, the first: .*1.jpg: "):
+        tool("dataset_stats", tmp_path)
     with pytest.raises(SystemExit) as usage:
-        tool(tmp_path, "--jobs", 0)
+        tool("dataset_stats", tmp_path, "--jobs", 0)
     assert usage.value.code == 2
 
 
@@ -164,7 +150,7 @@ def test_ctrl_c_is_a_short_message(folder, tool, monkeypatch):
 
     monkeypatch.setattr(pool, "track", interrupted)
     with pytest.raises(SystemExit, match="^error: stopped"):
-        tool(folder)
+        tool("dataset_stats", folder)
     assert multiprocessing.active_children() == []
 
 

@@ -1,5 +1,4 @@
 import errno
-import importlib.util
 import io
 import multiprocessing
 import os
@@ -15,12 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.data import prepare_imagenet as tool
 from vgg_mm.errors import UserError
-
-TOOL = Path(__file__).parents[2] / "tools/data/prepare_imagenet.py"
-spec = importlib.util.spec_from_file_location("prepare_imagenet", TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 # The devkit's numbers 1, 2, 3 are not in the order of the names.
 CLASSES = ["n01484850", "n01440764", "n01443537"]
@@ -594,12 +589,8 @@ def test_command(src, dst, monkeypatch, capsys):
 
 
 def test_command_line(src, dst):
-    result = subprocess.run(
-        [sys.executable, TOOL, src, dst],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(TOOL.parent.parent)},
-    )
+    command = [sys.executable, tool.__file__, src, dst]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert "not 50 in each of 1,000" in result.stderr

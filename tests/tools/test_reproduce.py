@@ -62,6 +62,11 @@ def plan(folder, tree, archs=ARCHS):
     return make_plan(MICRO, [Run(images.folders(tree), folder)], archs=archs)
 
 
+def imagenets_plan(processes):
+    run = Run(images.imagenet("data/imagenet"), Path("."))
+    return make_plan(SCALES["imagenet"], [run], processes)
+
+
 def in_process(step, command):
     """Runs a step's command without the seconds that a new process takes to start."""
     for kind in (DefaultScope, MessageHub, MMLogger, UniversalVisualizer):
@@ -79,8 +84,7 @@ def in_process(step, command):
 
 
 def test_imagenets_plan_is_what_the_docs_say():
-    steps = make_plan(SCALES["imagenet"], [Run(images.imagenet("data/imagenet"), Path("."))], 4)
-    planned = {str(step) for step in steps}
+    planned = {str(step) for step in imagenets_plan(4)}
     chained = 0
     for arch, S in TRAININGS:
         (row,) = (row for row in TABLE_3 if (row.arch, row.S) == (arch, S))
@@ -89,8 +93,7 @@ def test_imagenets_plan_is_what_the_docs_say():
         assert command in planned
         chained += "best.pth" in command
     assert chained == 10
-    one = make_plan(SCALES["imagenet"], [Run(images.imagenet("data/imagenet"), Path("."))], 1)
-    tests = [str(step) for step in one if step.kind == "test"]
+    tests = [str(step) for step in imagenets_plan(1) if step.kind == "test"]
     assert tests[:12] == [scores_command(*training) for training in TRAININGS]
 
 
@@ -135,8 +138,7 @@ def test_the_chain_finds_what_it_starts_from(jpeg_tree):
 def test_work_is_in_proportion_to_multiply_adds(jpeg_tree):
     work = {s.name: s.work for s in plan(Path("w"), jpeg_tree, None) if s.kind == "train"}
     assert work["vgg11_a_256"] < work["vgg13_b_256"] < work["vgg16_d_256"] < work["vgg19_e_256"]
-    full = make_plan(SCALES["imagenet"], [Run(images.imagenet("x"), Path("."))])
-    (d,) = (s.work for s in full if s.kind == "train" and s.name == "vgg16_d_256")
+    (d,) = (s.work for s in imagenets_plan(1) if s.kind == "train" and s.name == "vgg16_d_256")
     assert d == pytest.approx(3 * 74 * 1_281_167 * 15.47e9, rel=1e-3)
 
 

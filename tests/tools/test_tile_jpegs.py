@@ -1,9 +1,6 @@
 """The lossless transcode of a data set."""
 
-import runpy
 import shutil
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +11,6 @@ from tools.data.tiling import TILED, divisor, tile
 from vgg_mm.data import decode
 from vgg_mm.data.jpeg import Jpeg
 
-TOOL = Path(__file__).parents[2] / "tools/data/tile_jpegs.py"
 needs_jpegtran = pytest.mark.skipif(not shutil.which("jpegtran"), reason="jpegtran is missing")
 
 
@@ -51,16 +47,6 @@ def src(tmp_path):
 TILEABLE = {"n01/plain.JPEG", "n01/deep/odd.jpg", "progressive.jpg", "tiled.jpg"}
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["tile_jpegs.py", *map(str, args), "--jobs", "1"])
-        runpy.run_path(str(TOOL), run_name="__main__")
-        return capsys.readouterr()
-
-    return call
-
-
 def contents(root):
     return {
         str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
@@ -72,7 +58,7 @@ def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool, capsys):
     before, dst = contents(src), tmp_path / "dst"
     (src / "gone.jpg").symlink_to(src / "nowhere")
     with pytest.raises(SystemExit) as ended:
-        tool(src, dst)
+        tool("tile_jpegs", src, dst)
     printed = capsys.readouterr()
     failed, *names = str(ended.value).split("\n  ")
     assert failed.startswith("error: 2 of 11 files failed") and len(names) == 2
@@ -102,13 +88,13 @@ def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool, capsys):
 def test_goes_on_where_it_was(src, tmp_path, tool):
     dst = tmp_path / "dst"
     (src / "cut.jpg").unlink()
-    table = tool(src, dst).out
+    table = tool("tile_jpegs", src, dst)
     done = contents(dst)
     (dst / "progressive.jpg").unlink()
     (dst / ".tile_jpegs.1.part").write_bytes(b"left over")
     (dst / "n01/plain.JPEG").write_bytes(done["n01/plain.JPEG"][:-9])  # by another tool
     kept = (dst / "tiled.jpg").stat().st_mtime_ns
-    assert tool(src, dst).out == table
+    assert tool("tile_jpegs", src, dst) == table
     assert contents(dst) == done
     assert (dst / "tiled.jpg").stat().st_mtime_ns == kept
 
@@ -151,9 +137,9 @@ def test_mistakes_are_named(src, tmp_path, tool, monkeypatch):
     if shutil.which("jpegtran"):
         for dst in (src, src / "n01", tmp_path):
             with pytest.raises(SystemExit, match="one is in the other"):
-                tool(src, dst)
+                tool("tile_jpegs", src, dst)
         with pytest.raises(SystemExit, match="nowhere is no folder"):
-            tool(tmp_path / "nowhere", tmp_path / "dst")
+            tool("tile_jpegs", tmp_path / "nowhere", tmp_path / "dst")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="apt-get install libjpeg-turbo-progs"):
-        tool(src, tmp_path / "dst")
+        tool("tile_jpegs", src, tmp_path / "dst")

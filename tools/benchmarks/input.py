@@ -45,8 +45,8 @@ OURS = [
 ]
 
 
-class Pictures(BaseDataset):
-    """Picture files as a data set of the toolbox's.
+class Images(BaseDataset):
+    """Image files as a data set of the toolbox's.
 
     Args:
         paths: The files' names.
@@ -78,13 +78,13 @@ def generate(folder: Path, number: int = 200) -> list[str]:
 def stock(
     paths: Sequence[str], workers: int = 0, collate: Callable = pseudo_collate
 ) -> Callable[[], None]:
-    """What makes float batches of all pictures as mmpretrain does.
+    """What makes float batches of all images as mmpretrain does.
 
     mmpretrain's VGG configs name no ``collate_fn``; a runner then takes mmengine's
     ``pseudo_collate``, which sends images one by one. Others name ``default_collate``, which
     stacks them in the worker.
     """
-    dataset = Pictures(paths, STOCK)
+    dataset = Images(paths, STOCK)
     preprocessor = dict(
         type="mmpretrain.ClsDataPreprocessor", mean=MEAN, std=[1, 1, 1], to_rgb=True
     )
@@ -94,7 +94,7 @@ def stock(
 
 def ours(paths: Sequence[str], workers: int = 0) -> Callable[[], None]:
     """The same as our configs do."""
-    dataset = SeededDataset(Pictures(paths, OURS))
+    dataset = SeededDataset(Images(paths, OURS))
     preprocessor = dict(type="vgg_mm.VGGPreprocessor", mean=MEAN, to_rgb=True)
     sampler = EpochSampler(dataset, seed=0)
     return _float_batches(dataset, sampler, collate_crops, preprocessor, workers)
@@ -164,14 +164,14 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         if data:
             found = find_images(data)
             paths = [found[i * len(found) // 200] for i in range(200)][: len(found)]
-            print(f"{len(paths)} pictures of {data}")
+            print(f"{len(paths)} images of {data}")
         else:
             paths = generate(Path(folder))
-            print("200 generated JPEGs of 500x375; --data FOLDER measures pictures of yours")
+            print("200 generated JPEGs of 500x375; --data FOLDER measures images of yours")
         tiled, tiled_bytes = _tile(paths, folder)
-        loading = SeededDataset(Pictures(tiled, OURS[:1]))
+        loading = SeededDataset(Images(tiled, OURS[:1]))
         keys = list(EpochSampler(loading, seed=0))
-        passes = 4  # over the pictures: workers start and end with empty queues
+        passes = 4  # over the images: workers start and end with empty queues
         runs = {
             "mmpretrain": stock(paths),
             "torchvision v2": in_torchvision(paths),
@@ -231,16 +231,17 @@ def accuracy(seeds: int) -> dict[str, float]:
             cfg = get_config("demo")
             cfg.merge_from_dict({"randomness.seed": seed, "launcher": "none"})
             cfg.work_dir = f"work_dirs/input_{name}_{seed}"
-            dataset = cfg.train_dataloader.dataset.dataset
-            crop = [dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=cfg.crop)]
-            if name == "reference":
-                crop = [
+            dataset, size = cfg.train_dataloader.dataset.dataset, cfg.tta_model.crop_size
+            ways = {
+                "reference": [
                     dict(type="vgg_mm.LoadImage", in_memory=True),
                     dict(type="vgg_mm.ScaleJitter", S=cfg.S),
-                    dict(type="vgg_mm.RandomCrop", size=cfg.crop),
+                    dict(type="vgg_mm.RandomCrop", size=size),
                     dict(type="vgg_mm.RandomFlip"),
-                ]
-            dataset.pipeline = [*crop, dataset.pipeline[-1]]
+                ],
+                "fast": [dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=size)],
+            }
+            dataset.pipeline = [*ways[name], dataset.pipeline[-1]]
             runner = Runner.from_cfg(cfg)
             runner.train()
             results.append(runner.val_loop.run()["accuracy/top1"])
@@ -256,12 +257,10 @@ def main(argv: Sequence[str]) -> None:
     """Runs ``tools/benchmarks/benchmark.py input``.
 
     Raises:
-        UserError: If the pictures are missing or ``jpegtran`` is.
+        UserError: If the images are missing or ``jpegtran`` is.
     """
     args = parser("input", __doc__)
-    args.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="your pictures, not generated ones"
-    )
+    args.add_argument("--data", type=Path, metavar="FOLDER", help="your images, not generated ones")
     args.add_argument(
         "--accuracy",
         type=int,

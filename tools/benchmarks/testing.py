@@ -143,7 +143,7 @@ def timm_vgg16(net: nn.Module, width: int) -> nn.Module:
 
 
 def generated_photo() -> np.ndarray:
-    """A picture (375, 500, 3) uint8 of smooth blotches."""
+    """An image (375, 500, 3) uint8 of smooth blotches."""
     blotches = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     return np.array(Image.fromarray(blotches).resize((500, 375), Image.Resampling.BICUBIC))
 

@@ -64,6 +64,7 @@ def overhead(cfg: Config, steps: int, rounds: int) -> dict[str, float]:
     dataset.indices = list(range(0, steps * cfg.train_dataloader.batch_size))
     cfg.train_cfg.max_epochs = 1
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     cfg.default_hooks.checkpoint.interval = 1_000_000
     cfg.default_hooks.checkpoint.minutes = None
     runner = Runner.from_cfg(cfg)
@@ -127,7 +128,7 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
 
 
 def _config(name: str, data: Path, work_dir: Path, batch: int) -> Config:
-    """A config on the demo's pictures, with nothing but the training's steps."""
+    """A config on the demo's images, with nothing but the training's steps."""
     cfg = get_config(name)
     dataset = cfg.train_dataloader.dataset.dataset
     cfg.train_dataloader.dataset.dataset = dict(

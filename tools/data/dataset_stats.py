@@ -1,7 +1,7 @@
 """Measures a training set's colours: the mean to subtract, and PCA lighting's components.
 
 python tools/data/dataset_stats.py data/imagenet/train
-python tools/data/dataset_stats.py my_pictures/train --jobs 8 --limit 10000
+python tools/data/dataset_stats.py my_images/train --jobs 8 --limit 10000
 
 Prints config lines: the first is for the model, the second for the training pipeline.
 """
@@ -18,33 +18,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", metavar="DATA", help="a folder; pictures count at any depth")
+    parser.add_argument("data", metavar="DATA", help="a folder; images count at any depth")
     parser.add_argument(
         "--jobs",
         type=count,
         metavar="N",
         default=os.cpu_count(),
-        help="processes that read pictures; default: one for each core, here %(default)s",
+        help="processes that read images; default: one for each core, here %(default)s",
     )
     parser.add_argument(
-        "--limit", type=count, metavar="N", help="take N pictures only, evenly spread over all"
+        "--limit", type=count, metavar="N", help="take N images only, evenly spread over all"
     )
     args = parser.parse_args()
     try:
         from tools.data.stats import dataset_statistics
         from vgg_mm.data.files import find_images
 
-        pictures = find_images(args.data)
-        if args.limit and args.limit < len(pictures):
-            pictures = [pictures[i * len(pictures) // args.limit] for i in range(args.limit)]
-        statistics = dataset_statistics(pictures, args.jobs)
+        images = find_images(args.data)
+        if args.limit and args.limit < len(images):
+            images = [images[i * len(images) // args.limit] for i in range(args.limit)]
+        statistics = dataset_statistics(images, args.jobs)
     except KeyboardInterrupt:
-        raise UserError("stopped. --limit N measures fewer pictures.") from None
-    print(f"# {statistics.pictures:,} pictures with {statistics.pixels:,} pixels", end="")
+        raise UserError("stopped. --limit N measures fewer images.") from None
+    print(f"# {statistics.images:,} images with {statistics.pixels:,} pixels", end="")
     print(f"; {len(statistics.corrupt):,} corrupt ones left out" if statistics.corrupt else "")
     print(statistics.config(), flush=True)
     if failures := statistics.corrupt:
-        failed = f"{len(failures)} of {len(pictures)} pictures could not be read and are left out:"
+        failed = f"{len(failures)} of {len(images)} images could not be read and are left out:"
         raise UserError("\n  ".join([failed, *failures]))
 
 

@@ -28,6 +28,7 @@ from PIL import Image
 from rich.progress import track
 
 from vgg_mm import demo
+from vgg_mm.writing import replacing
 
 FOLDERS = {
     "animals": "animals",
@@ -249,7 +250,7 @@ def encode(image: Image.Image) -> bytes:
 
 
 def write(splits: dict[str, list[list[Picture]]], out: Path) -> None:
-    """Writes the archive with members ``train|val/<class>/<stem>.jpg``."""
+    """Writes the archive with members ``train|val/<class>/<stem>.jpg``, whole or not at all."""
     members: dict[str, Image.Image] = {}
     for name, groups in splits.items():
         for picture in (picture for group in groups for picture in group):
@@ -257,7 +258,7 @@ def write(splits: dict[str, list[list[Picture]]], out: Path) -> None:
             while member in members:
                 member += "_"
             members[member] = picture.image
-    with zipfile.ZipFile(out, "w") as archive:
+    with replacing(out) as file, zipfile.ZipFile(file, "w") as archive:
         for member, image in sorted(members.items()):
             info = zipfile.ZipInfo(f"{member}.jpg")  # dated 1980-01-01
             info.create_system = 3

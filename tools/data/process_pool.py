@@ -1,4 +1,4 @@
-"""Work on many files in several processes."""
+"""A pool of processes for work on many files."""
 
 from __future__ import annotations
 

@@ -18,17 +18,17 @@ class Statistics:
     """What :func:`dataset_statistics` finds out.
 
     Attributes:
-        pictures: How many pictures there are, without the corrupt ones.
+        images: How many images there are, without the corrupt ones.
         pixels: How many pixels they have together.
         mean: The mean of the pixels' (R, G, B), 0 to 255.
         eigval: The eigenvalues of the covariance of the pixels' (R, G, B) scaled to [0, 1], in
             descending order.
         eigvec: The eigenvectors as columns, (3, 3), rows in RGB order. An eigenvector's sign is
             free: here the largest of its components is positive.
-        corrupt: One line for each picture that could not be read.
+        corrupt: One line for each image that could not be read.
     """
 
-    pictures: int
+    images: int
     pixels: int
     mean: np.ndarray
     eigval: np.ndarray
@@ -54,22 +54,22 @@ class Statistics:
         )
 
 
-def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
-    """Measures the colours of picture files; every pixel counts once, whatever its picture's size.
+def dataset_statistics(images: Sequence[str], jobs: int = 1) -> Statistics:
+    """Measures the colours of image files; every pixel counts once, whatever its image's size.
 
-    Each process holds one picture at a time. Sums are of whole numbers, so neither the order nor
+    Each process holds one image at a time. Sums are of whole numbers, so neither the order nor
     ``jobs`` changes a digit of the result. A progress bar goes to stderr.
 
     Args:
-        pictures: The files' names.
+        images: The files' names.
         jobs: How many processes read them.
 
     Raises:
-        UserError: If no picture could be read, or a process was killed.
+        UserError: If no image could be read, or a process was killed.
     """
     count, pixels, corrupt = 0, 0, []
     sums, products = np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
-    for result in in_processes(_measure, pictures, jobs, "Reading pictures"):
+    for result in in_processes(_measure, images, jobs, "Reading images"):
         if isinstance(result, str):
             corrupt.append(result)
             continue
@@ -78,7 +78,7 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
         sums += result[1]
         products += result[2]
     if not count:
-        raise UserError(f"none of {len(pictures)} pictures could be read, the first: {corrupt[0]}")
+        raise UserError(f"none of {len(images)} images could be read, the first: {corrupt[0]}")
 
     # As objects, they are Python's integers of any size, and divided without a rounding before.
     sums, products = sums.astype(object), products.astype(object)
@@ -92,11 +92,11 @@ def dataset_statistics(pictures: Sequence[str], jobs: int = 1) -> Statistics:
     return Statistics(count, pixels, mean, eigval, eigvec, corrupt)
 
 
-def _measure(picture: str) -> tuple[int, np.ndarray, np.ndarray] | str:
+def _measure(image: str) -> tuple[int, np.ndarray, np.ndarray] | str:
     """The number, the sum (3,) and the sum of outer products (3, 3) of RGB pixels, or an error."""
     try:
-        with blamed(picture):
-            rgb = cv2.cvtColor(read_image(picture), cv2.COLOR_BGR2RGB).reshape(-1, 3)
+        with blamed(image):
+            rgb = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB).reshape(-1, 3)
             products = cv2.mulTransposed(rgb, aTa=True, dtype=cv2.CV_64F)  # exact below 2^53
             return len(rgb), rgb.sum(0, dtype=np.int64), products.astype(np.int64)
     except CorruptImageError as error:

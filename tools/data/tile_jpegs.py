@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("src", type=Path, metavar="SRC", help="the folder with the pictures")
+    parser.add_argument("src", type=Path, metavar="SRC", help="the folder with the images")
     parser.add_argument("dst", type=Path, metavar="DST", help="the folder to make")
     parser.add_argument(
         "--interval",

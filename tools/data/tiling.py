@@ -115,7 +115,7 @@ def tile_folder(
     """
     check_jpegtran()
     if not src.is_dir():
-        raise UserError(f"{src} is no folder: name the one that holds the pictures.")
+        raise UserError(f"{src} is no folder: name the one that holds the images.")
     inside, outside = dst.resolve(), src.resolve()
     if inside.is_relative_to(outside) or outside.is_relative_to(inside):
         raise UserError(f"{src} and {dst}: one is in the other. Name a folder apart.")

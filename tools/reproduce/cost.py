@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from tools.reproduce.plan import step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.errors import UserError
-from vgg_mm.paper import config_name, scaled
+from vgg_mm.paper import Side, config_name, scaled
 from vgg_mm.writing import write_text
 
 
@@ -32,30 +34,26 @@ def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]
     known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     scores = next(iter(stored.files.values()))
     images = [os.path.join(scores.root, name) for name in scores.names[:6].tolist()]
-    times: dict[AnyRow, float] = {}
+
+    def seconds(arch: str, S: Side, scales: Sequence[int], views: str) -> float:
+        key = f"{config_name(arch, S)} {views} {','.join(map(str, scales))}"
+        if key not in known:
+            cfg = step_config(scale, run, (arch, S))
+            cfg.tta_model.views = views
+            cfg.tta_pipeline[1].scales = [scaled(Q, scale.crop) for Q in scales]
+            predictor = Predictor(cfg, run.work_dir(config_name(arch, S)) / "best.pth")
+            predictor(images[0])  # not counted
+            ends = [time.perf_counter()]
+            for image in images:
+                predictor(image)
+                ends.append(time.perf_counter())
+            known[key] = float(np.median(np.diff(ends)))
+        return known[key]
+
+    times = {}
     for row in results.rows:
-        if row in EACH_Q:
-            continue
-        total = 0.0
-        for arch, S, Q in row.models:
-            key = f"{config_name(arch, S)} {row.views} {','.join(map(str, Q))}"
-            if key not in known:
-                cfg = step_config(scale, run, (arch, S))
-                cfg.tta_model.views = row.views
-                cfg.tta_pipeline[1].scales = [scaled(side, scale.crop) for side in Q]
-                best = run.work_dir(config_name(arch, S)) / "best.pth"
-                try:
-                    predictor = Predictor(cfg, best)
-                except UserError:  # the weights are gone
-                    break
-                seconds = []
-                for image in [images[0], *images]:
-                    start = time.perf_counter()
-                    predictor(image)
-                    seconds.append(time.perf_counter() - start)
-                known[key] = float(np.median(seconds[1:]))
-            total += known[key]
-        else:
-            times[row] = total
+        if row not in EACH_Q:
+            with suppress(UserError):  # the weights are gone
+                times[row] = sum(seconds(*model, row.views) for model in row.models)
     write_text(file, json.dumps(known, indent=1) + "\n")
     return times

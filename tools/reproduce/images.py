@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +18,6 @@ from tools.data.stats import dataset_statistics
 from vgg_mm.data.files import find_images
 from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
-
-ILSVRC = (1_281_167, 50_000)  # training and validation images
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Data:
 
 def imagenet(root: str | Path) -> Data:
     """ILSVRC-2012 at ``root``, unseen: its numbers are known."""
-    return Data("vgg_mm.ImageNet", str(root), *ILSVRC, 1000)
+    return Data("vgg_mm.ImageNet", str(root), train=1_281_167, val=50_000, classes=1000)
 
 
 def folders(root: str | Path, measure: bool = True) -> Data:
@@ -69,16 +67,16 @@ def folders(root: str | Path, measure: bool = True) -> Data:
             f"{root}: train and val must have the same class folders, but "
             f"{', '.join(sorted(classes ^ others)[:5])} is only in one of them."
         )
-    counts = (*map(len, images), len(classes))
+    train, val = map(len, images)
+    data = Data("vgg_mm.Folders", str(root), train, val, len(classes))
     if not measure:
-        return Data("vgg_mm.Folders", str(root), *counts)
+        return data
     stats = dataset_statistics(images[0])
-    return Data(
-        *("vgg_mm.Folders", str(root), *counts),
-        # Rounded, for they are typed in commands.
-        tuple(round(x, 2) for x in stats.mean.tolist()),
-        tuple(round(x, 4) for x in stats.eigval.tolist()),
-        tuple(tuple(round(x, 4) for x in row) for row in stats.eigvec.tolist()),
+    return replace(  # rounded, for they are typed in commands
+        data,
+        mean=tuple(stats.mean.round(2).tolist()),
+        eigval=tuple(stats.eigval.round(4).tolist()),
+        eigvec=tuple(map(tuple, stats.eigvec.round(4).tolist())),
     )
 
 

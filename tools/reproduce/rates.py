@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from torch.utils.benchmark import Timer
 
 from tools.reproduce.plan import Run, Step, multiply_adds, step_config
 from tools.reproduce.scales import Scale
@@ -79,6 +79,8 @@ def trial_rates(
     cores, of which ``threads`` are tried. Where a step of the whole batch would take long, as
     without a GPU at full size, a part of the batch stands for it.
     """
+    all_threads = torch.get_num_threads()
+    torch.set_num_threads(threads or all_threads)
     init_default_scope("mmpretrain")
     cfg, device = step_config(scale, run, ("A", 256)), torch.device(get_device())
     model = MODELS.build(cfg.model).to(device)
@@ -91,20 +93,28 @@ def trial_rates(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
 
     def train() -> None:
-        scores = model.train()(images)
+        model.train()
+        scores = model(images)
         torch.nn.functional.cross_entropy(scores, labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     @torch.no_grad()
     def test() -> None:
-        model.eval()(images)
+        model.eval()
+        model(images)
 
     def rate(step: Callable[[], None], multiply_adds: float) -> float:
-        timer = Timer(
-            "step()", globals=dict(step=step), num_threads=threads or torch.get_num_threads()
-        )
-        return multiply_adds / timer.blocked_autorange(min_run_time=seconds).mean
+        step()
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or not count:
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            count += 1
+        return count * multiply_adds / elapsed
 
-    work *= batch if on_cpu else batch * processes
-    return {"train": rate(train, 3 * work), "test": rate(test, work)}
+    work *= 1 if on_cpu else processes
+    rates = {"train": rate(train, 3 * batch * work), "test": rate(test, batch * work)}
+    torch.set_num_threads(all_threads)
+    return rates

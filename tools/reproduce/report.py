@@ -209,7 +209,7 @@ def tables(results: Results) -> Iterator[str]:
 def _figures(
     scale: Scale, runs: Sequence[Run], results: Results, root: Path, folder: Path
 ) -> Iterator[str]:
-    yield from _drawn(
+    yield from drawn(
         folder,
         "depth",
         plots.depth(results),
@@ -217,7 +217,7 @@ def _figures(
         "Does the blue line fall to the right, as the paper's does? The bars are intervals; of two "
         "nets the claims above say more, for they compare them image by image.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "curves",
         plots.training_curves(runs[0]),
@@ -225,7 +225,7 @@ def _figures(
         "Every net should end far below where it began; the steps down are where the rate falls. A "
         "model of a larger S (dashed, dotted) goes on from the one before it.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "scales",
         plots.scales_effect(results),
@@ -233,7 +233,7 @@ def _figures(
         "A model with fixed S is at its best where Q is about S; one with jittered S (red) should "
         "stay low over the whole range of Q.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "views",
         plots.views(results),
@@ -241,7 +241,7 @@ def _figures(
         "From left to right the error should fall a little, and the fused nets should be below D "
         "and E. Differences of so few images are small beside the bars.",
     )
-    yield from _drawn(
+    yield from drawn(
         folder,
         "cost",
         plots.cost(results, time_rows(scale, results, root / "cost.json")),
@@ -263,7 +263,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
     if row := plots.best_row(results):
         nets = " and ".join(dict.fromkeys(arch for arch, _, _ in row.models))
         protocol = f"{nets}, {METHODS[row.views]}"
-        yield from _drawn(
+        yield from drawn(
             folder,
             "hardest",
             plots.hardest(results, row),
@@ -271,7 +271,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
             "Of the first run those whose true class (first line) was found least probable, and "
             "what was said instead: is it the net's mistake, or is the image at fault?",
         )
-        yield from _drawn(
+        yield from drawn(
             folder,
             "confusion",
             plots.confusion(results, row),
@@ -281,7 +281,7 @@ def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
         )
 
 
-def _drawn(
+def drawn(
     folder: Path, name: str, drawing: Figure | None, caption: str, note: str
 ) -> Iterator[str]:
     """Saves a figure, if there is one to draw."""
@@ -303,7 +303,7 @@ def _settings(
     several = f" --folds {folds}" * (folds > 1) + f" --seeds {seeds}" * (seeds > 1)
     yield code(f"python tools/reproduce/reproduce.py --scale {scale.name}{several}")
     if scale.chosen:
-        yield (scale.chosen)
+        yield scale.chosen
     if folds > 1:
         yield (
             "The shipped validation images, which had no part in the choice, are fold 0's test "
@@ -319,7 +319,7 @@ def _settings(
         note = "Taken was what is low for both, the shallowest net and the deepest."
         yield table(caption, [["recipe", *nets], *rows], note)
     elif not scale.data:
-        yield ("No trials are kept with this run.")
+        yield "No trials are kept with this run."
     data = dict.fromkeys(run.data for run in runs)
     spent = sum(done["seconds"] for step in steps if (done := step.result()))
     yield table(
@@ -342,8 +342,8 @@ def _settings(
     yield "### Scores and checkpoints"
     rows = [["scores", "SHA-256", "of the checkpoint"]]
     for run in runs:
-        for file in scores_files([run.folder / "scores", run.folder / "ablations"]
-                                 if results.ablations else [run.folder / "scores"]):  # fmt: skip
+        folders = [run.folder / "scores", *[run.folder / "ablations"] * bool(results.ablations)]
+        for file in scores_files(folders):
             checkpoints = "\n".join(p["sha256"] for p in Scores.load(file).protocols)
             rows.append([os.path.relpath(file, root), file_sha256(file), checkpoints])
     yield table(

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from tools.reproduce.images import Data
-from vgg_mm.paper import config_name, scaled
+from vgg_mm.paper import config_name, scaled, stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ class Scale:
     @property
     def kernel(self) -> int:
         """The side of fc6's kernel."""
-        return scaled(DEFAULTS["model.head.kernel_size"], self.crop)
+        return self.crop // 2 ** len(stages("A"))  # a pool a stage
 
 
 _CHOSEN = (
@@ -189,13 +189,11 @@ def _papers(file: str) -> Config:
 def _get(cfg: Config, key: str) -> object:
     """The config's value of a dotted key, or the net's default; Ellipsis where it has none."""
     value = cfg
-    for part in key.split("."):
-        if isinstance(value, list):
-            value = value[int(part)]
-        elif part in value:
-            value = value[part]
-        else:
-            return DEFAULTS.get(key, Ellipsis)
+    try:
+        for part in key.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+    except KeyError:
+        return DEFAULTS.get(key, Ellipsis)
     return value
 
 

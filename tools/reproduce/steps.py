@@ -93,13 +93,7 @@ def start(
         return subprocess.Popen(command, stdout=log, stderr=log, env=env, pass_fds=keep)
 
 
-def run_plan(
-    steps: Sequence[Step],
-    rates: Rates,
-    start: Start = start,
-    jobs: int = 1,
-    console: Console | None = None,
-) -> None:
+def run_plan(steps: Sequence[Step], rates: Rates, start: Start = start, jobs: int = 1) -> None:
     """Runs the steps that are not done, each as soon as what it needs is there.
 
     A training that was interrupted goes on from its last checkpoint, a test with the images that
@@ -110,13 +104,12 @@ def run_plan(
         rates: For the time left.
         start: Starts a step's command.
         jobs: How many steps run at once.
-        console: Where the progress goes; default: stderr.
 
     Raises:
         UserError: If a step fails; its log is named, and the end of it shown. Others that run are
             ended: they go on another time.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
     waiting = [step for step in steps if not step.marker.exists()]
     running: list[_Running] = []
     began = time.monotonic()
