@@ -598,32 +598,10 @@ def test_torchvisions_feature_extractor():
     x = images(1, 3, 32, 32)
     expected = values_of_layers(net, x)
     # It takes the end of relu3_2 for its own counting.
-    names = {"conv3_2.conv2d": "conv3_2", "relu3_1": "relu3_2", "pool3": "pool3"}
+    names = {"conv3_2": "conv3_2", "relu3_1": "relu3_2", "pool3": "pool3"}
     found = create_feature_extractor(net, names)(x)
     for name in names.values():
         assert close(found[name], expected[name]), name
-
-
-def test_the_last_relu_comes_after_the_pool_unless_somebody_looks():
-    net = small(norm_cfg=BN, out_indices=("conv2_2", 4)).eval()
-    x = images(2, 3, 64, 64)
-    saved = []
-    for watched in (None, "relu3_3", "pool3"):
-        if watched:
-            net.get_submodule(watched).register_forward_hook(lambda *_: None)
-        storages = {}
-
-        def pack(value, storages=storages):
-            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-            return value
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value), Ops() as ops:
-            net(x)
-        saved.append(sum(storages.values()))
-        sides = [out.shape[-1] for name, out in ops.calls if "relu" in name]
-        third = (16, 16, 16) if watched else (16, 16, 8)
-        assert sides == [64, 32, 32, 32, *third, 8, 8, 4, 4, 4, 2]
-    assert max(saved) <= 1.001 * min(saved)  # the same but for small things
 
 
 @pytest.mark.parametrize("watched", [False, True])

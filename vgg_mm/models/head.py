@@ -6,6 +6,8 @@ evaluation. Nothing is converted between the two.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -79,8 +81,10 @@ class VGGFC(BaseModule):
         **kwargs,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
-        same = dict(padding="same", dilation=dilation) if dilation is not None else {}
-        self.fc6 = FC(in_channels, channels, kernel_size, **same)
+        if dilation is None:
+            self.fc6 = FC(in_channels, channels, kernel_size)
+        else:
+            self.fc6 = FC(in_channels, channels, kernel_size, padding="same", dilation=dilation)
         self.relu6 = nn.ReLU()
         self.fc7 = FC(channels, channels, 1)
         self.relu7 = nn.ReLU()
@@ -108,7 +112,7 @@ class VGGFC(BaseModule):
         x = self.dropout(self.relu6(self.fc6(x)))
         return self.dropout(self.relu7(self.fc7(x)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Maps features as :meth:`fc67` does."""
         return self.fc67(x)
 
