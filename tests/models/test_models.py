@@ -597,8 +597,8 @@ def test_torchvisions_feature_extractor():
     net = small("A").eval()
     x = images(1, 3, 32, 32)
     expected = values_of_layers(net, x)
-    # It takes the end of relu3_2 for its own counting.
-    names = {"conv3_2": "conv3_2", "relu3_1": "relu3_2", "pool3": "pool3"}
+    # It takes the ends of conv3_2 and relu3_2 for its own counting.
+    names = {"conv3_1": "conv3_2", "relu3_1": "relu3_2", "pool3": "pool3"}
     found = create_feature_extractor(net, names)(x)
     for name in names.values():
         assert close(found[name], expected[name]), name
