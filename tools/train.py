@@ -84,10 +84,11 @@ def main() -> None:
 
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
+    from tools.resume import latest
     from vgg_mm.cli.configs import load_config
     from vgg_mm.cli.processes import start_processes
     from vgg_mm.testing.evaluate import check_protocol, evaluate
-    from vgg_mm.training.checkpoints import latest, read_checkpoint
+    from vgg_mm.weights.checkpoint import read_checkpoint
 
     cfg = load_config(args)
     hooks = cfg.setdefault("custom_hooks", [])

@@ -82,7 +82,7 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) 
     values = torch.from_numpy(np.ascontiguousarray(cells))[None, None]
     near: Tensor = F.interpolate(values, scale_factor=stride, mode="bilinear", align_corners=False)
     placed = np.full((height, width), np.nan, cells.dtype)
-    border = stride // 2 * (kernel - 1)  # half a window less half a cell
+    border = stride * (kernel - 1) // 2  # half a window less half a cell
     top, left = (side % stride // 2 + border for side in (height, width))
     placed[top : top + stride * h, left : left + stride * w] = near[0, 0].numpy()
     return placed

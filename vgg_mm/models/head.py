@@ -6,6 +6,8 @@ evaluation. Nothing is converted between the two.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -58,7 +60,8 @@ class VGGFC(BaseModule):
     Args:
         in_channels: Channels of the backbone's last stage.
         channels: Outputs of each layer.
-        kernel_size: Side of the map that fc6 sees, 1/32 of the training crop's side.
+        kernel_size: Side of the map that fc6 sees: the training crop's side over the backbone's
+            stride (224 / 32).
         dropout: Probability of dropping an output in training.
         dilation: The dilation of fc6's kernel on a map that is padded to keep its size, as SSD, FCN
             and DeepLab have it; None: the paper's fc6, without padding.
@@ -78,8 +81,10 @@ class VGGFC(BaseModule):
         **kwargs,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
-        same = dict(padding="same", dilation=dilation) if dilation is not None else {}
-        self.fc6 = FC(in_channels, channels, kernel_size, **same)
+        if dilation is None:
+            self.fc6 = FC(in_channels, channels, kernel_size)
+        else:
+            self.fc6 = FC(in_channels, channels, kernel_size, padding="same", dilation=dilation)
         self.relu6 = nn.ReLU()
         self.fc7 = FC(channels, channels, 1)
         self.relu7 = nn.ReLU()
@@ -101,12 +106,13 @@ class VGGFC(BaseModule):
             h, w = x.shape[-2:]
             raise UserError(
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
-                f"the image's shortest side must be at least {32 * k} pixels (stride 32 x {k})."
+                f"the image's shortest side must be at least {32 * k} pixels ({k} x the "
+                "backbone's stride, 32 with five pools)."
             )
         x = self.dropout(self.relu6(self.fc6(x)))
         return self.dropout(self.relu7(self.fc7(x)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Maps features as :meth:`fc67` does."""
         return self.fc67(x)
 

@@ -30,6 +30,7 @@ class Glorot(BaseInit):
                 n_in = layer.in_channels * area
                 n_out = layer.out_channels * (1 if isinstance(layer, FC) else area)
                 nn.init.normal_(layer.weight, std=(2 / (n_in + n_out)) ** 0.5)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info="Glorot: N(0, 2 / (n_in + n_out)), bias 0")

@@ -70,9 +70,5 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
     def _add(self, images: Tensor, shift: Tensor) -> Tensor:
         x = torch.empty_like(images, dtype=torch.float32)
-        # A GPU takes the batch at once, a CPU image by image: their floats stay in its cache.
-        step = 1 if images.is_cpu else max(1, len(images))
-        parts = zip(x.split(step), images.split(step), shift.split(step), strict=True)
-        for floats, some, shifts in parts:
-            floats.copy_(some.flip(1) if self.rgb else some).add_(shifts)
+        x.copy_(images.flip(1) if self.rgb else images).add_(shift)
         return x.div_(self.std) if self.divides else x

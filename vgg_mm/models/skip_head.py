@@ -47,11 +47,10 @@ class FCNSkipHead(BaseDecodeHead):
         """Sets what the class describes, and ``conv_seg`` as ``init_cfg`` says."""
         super().init_weights()
         line = torch.tensor([0.25, 0.75, 0.75, 0.25])
-        for score, upsampling in zip(self.scores, self.upsamplings, strict=True):
-            nn.init.zeros_(score.weight)
-            nn.init.zeros_(score.bias)
-            nn.init.zeros_(upsampling.weight)
-            upsampling.weight[range(self.out_channels), range(self.out_channels)] = line.outer(line)
+        for value in [*self.scores.parameters(), *self.upsamplings.parameters()]:
+            nn.init.zeros_(value)
+        for weight in self.upsamplings.parameters():
+            weight[range(self.out_channels), range(self.out_channels)] = line.outer(line)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Scores (N, num_classes, H, W), of the first map's size."""

@@ -10,16 +10,9 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import (
-    _global_backward_hooks,
-    _global_backward_pre_hooks,
-    _global_forward_hooks,
-    _global_forward_pre_hooks,
-)
 from torch.utils.checkpoint import checkpoint
 
 from vgg_mm.errors import UserError, suggest
-from vgg_mm.models.winograd import Conv2d
 from vgg_mm.paper import TABLE_1, Layer, stages
 from vgg_mm.registry import MODELS
 
@@ -42,8 +35,9 @@ class VGG(BaseModule):
             its output after the ReLU and before the pool.
         frozen_stages: How many of the first stages keep their weights.
         dilations: Of each stage's convs.
-        pool_strides: Of each stage's pool: 2, over windows of 2x2, or 1, over padded ones of 3x3,
-            which keep the map's size (SSD's pool5, DeepLab's pool4 and pool5).
+        pool_strides: Of each stage's pool: 2, over windows of 2x2; 1, over padded ones of 3x3,
+            which keep the map's size (SSD's pool5, DeepLab's pool4 and pool5); or None: no pool.
+            ``(2, 2, None, None, None)`` gives crops of 28 pixels the 7x7 map that fc6 takes.
         ceil_mode: Whether pools of stride 2 round a map's size up, as Caffe does, not down.
         norm_eval: Whether batch normalisation keeps its running statistics in training.
         with_cp: Whether to recompute each stage in the backward pass, to save memory. Batch norms
@@ -66,7 +60,7 @@ class VGG(BaseModule):
         out_indices: Sequence[int | str] = (4,),
         frozen_stages: int = 0,
         dilations: Sequence[int] = (1, 1, 1, 1, 1),
-        pool_strides: Sequence[int] = (2, 2, 2, 2, 2),
+        pool_strides: Sequence[int | None] = (2, 2, 2, 2, 2),
         ceil_mode: bool = False,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -94,9 +88,10 @@ class VGG(BaseModule):
             raise UserError(
                 f"VGG: dilations={dilations!r} must be 5 numbers, one a stage; the paper's are 1."
             )
-        if len(pool_strides) != 5 or not {*pool_strides} <= {1, 2}:
+        if len(pool_strides) != 5 or not {*pool_strides} <= {1, 2, None}:
             raise UserError(
-                f"VGG: pool_strides={pool_strides!r} must be 5 times 1 or 2; the paper's are 2."
+                f"VGG: pool_strides={pool_strides!r} must be 5 times 1 or 2, or None for no pool; "
+                "the paper's are 2."
             )
         self.arch = arch
         self.out_indices = tuple(out_indices)
@@ -112,7 +107,7 @@ class VGG(BaseModule):
             for layer in stage:
                 if layer.kernel:
                     padding = dilation * (layer.kernel // 2)
-                    conv = Conv2d(
+                    conv = nn.Conv2d(
                         channels, layer.channels, layer.kernel, padding=padding, dilation=dilation
                     )
                     self.add_module(layer.name, conv)
@@ -140,7 +135,8 @@ class VGG(BaseModule):
         Stage i gives (N, channels, H / 2^(i+1), W / 2^(i+1)), fractions dropped, unless
         ``pool_strides`` or ``ceil_mode`` say otherwise.
         """
-        if not self.ceil_mode and not _is_traced(x) and min(x.shape[2:]) < self.stride:
+        traced = isinstance(x, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if not traced and not self.ceil_mode and min(x.shape[2:]) < self.stride:
             h, w = x.shape[2:]
             raise UserError(
                 f"an image of {h}x{w} leaves the pools nothing: its shortest side must be at least "
@@ -157,30 +153,16 @@ class VGG(BaseModule):
 
     def _stage(self, i: int, x: Tensor) -> tuple[Tensor, dict[int | str, Tensor]]:
         taps: dict[int | str, Tensor] = {}
-        last = self.stages[i][-1]
-        pool = self.get_submodule(f"pool{i + 1}") if self._pooled(i) else None
-        # A ReLU commutes with a pool, after which it costs a quarter.
-        relu_last = (
-            pool
-            and last.kernel
-            and last.name not in self.out_indices
-            and not _is_traced(x)
-            and _unseen(self.get_submodule(last.relu), nn.ReLU)
-            and _unseen(pool, nn.MaxPool2d)
-        )
         for layer in self.stages[i]:
             x = self.get_submodule(layer.name)(x)
             if layer.kernel:
                 if self.with_norm:
                     x = self.get_submodule(layer.bn)(x)
-                if not (relu_last and layer is last):
-                    x = self.get_submodule(layer.relu)(x)
+                x = self.get_submodule(layer.relu)(x)
             if layer.name in self.out_indices:
                 taps[layer.name] = x
-        if pool:
-            x = pool(x)
-        if relu_last:
-            x = self.get_submodule(last.relu)(x)
+        if self._pooled(i):
+            x = self.get_submodule(f"pool{i + 1}")(x)
         if i in self.out_indices:
             taps[i] = x
         return x, taps
@@ -188,10 +170,11 @@ class VGG(BaseModule):
     @property
     def stride(self) -> int:
         """Pixels between neighbouring positions of the last map: 32 for a whole net."""
-        return prod(self.pool_strides[i] for i in range(len(self.stages)) if self._pooled(i))
+        return prod(self.pool_strides[i] or 1 for i in range(len(self.stages)) if self._pooled(i))
 
     def _pooled(self, i: int) -> bool:
-        return i in self.out_indices or i + 1 < len(self.stages)
+        used = i in self.out_indices or i + 1 < len(self.stages)
+        return used and self.pool_strides[i] is not None
 
     def train(self, mode: bool = True) -> VGG:
         """Sets the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval."""
@@ -206,25 +189,6 @@ class VGG(BaseModule):
         frozen = sum(self.stages[: max(self.frozen_stages, 0)], [])
         names = {name for layer in frozen for name in (layer.name, layer.bn)}
         return [module for name, module in self.named_children() if name in names]
-
-
-def _is_traced(x: Tensor) -> bool:
-    return isinstance(x, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling()
-
-
-def _unseen(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether ``layer`` is as it was built, and nobody looks at what it takes or gives."""
-    return type(layer) is kind and not (
-        "forward" in vars(layer)
-        or layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or _global_forward_hooks
-        or _global_forward_pre_hooks
-        or _global_backward_hooks
-        or _global_backward_pre_hooks
-    )
 
 
 def _up_to_deepest(

@@ -21,7 +21,7 @@ from vgg_mm.registry import DATASETS, MODELS
 from vgg_mm.signals import outlive
 from vgg_mm.testing.evaluation import Evaluation
 from vgg_mm.testing.scores import file_sha256, parts_folder
-from vgg_mm.training.checkpoints import read_checkpoint
+from vgg_mm.weights.checkpoint import read_checkpoint
 
 
 def multi_scale(cfg: Config) -> ConfigDict:

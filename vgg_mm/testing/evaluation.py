@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,27 +16,11 @@ from torch import Tensor
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
+from vgg_mm.models.cpu import laid_out, memory_reused, speed_up
 from vgg_mm.registry import MODELS
 from vgg_mm.testing.scores import Protocol
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 VIEWS = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
-
-
-@contextmanager
-def _memory_reused() -> Iterator[None]:
-    """Keeps the memory of freed maps for the next ones.
-
-    Else every map of more than 32 MB is new to the process, and Linux clears its pages first: an
-    eighth of a dense test's time on a CPU.
-    """
-    mallopt = getattr(ctypes.pythonapi, "mallopt", lambda *_: 0)  # glibc's
-    mallopt(M_TRIM_THRESHOLD, -1)  # never, so that the next image finds it too
-    mallopt(M_MMAP_MAX, 0)
-    try:
-        yield
-    finally:
-        mallopt(M_MMAP_MAX, 65536)  # glibc's default
 
 
 @MODELS.register_module(name=["Evaluation", "TestTime"])  # configs in the wild have the latter
@@ -85,11 +67,10 @@ class Evaluation(BaseTTAModel):
         self.grid = grid
         self.crop_size = crop_size
         self.max_batch = max_batch
-        # On CPUs 3x3 convs are faster so; grouped or concatenated ones (RegNet, DenseNet) slower.
-        self.channels_last = isinstance(self.module.backbone, VGG)
         if grid < 2:
             raise UserError(f"Evaluation: grid={grid} reaches one edge alone; use 2 or more.")
         self._check_net()
+        speed_up(self.module)
 
     def _check_net(self) -> None:
         head, neck = (getattr(self.module, part, None) for part in ("head", "neck"))
@@ -138,7 +119,7 @@ class Evaluation(BaseTTAModel):
             sample.set_pred_score(p.mean(0)).set_pred_label(p.mean(0).argmax(0, keepdim=True))
         return data["data_samples"]
 
-    @_memory_reused()
+    @memory_reused()
     def _evaluate(self, data: dict) -> Tensor:
         """A batch, for each scale a list of N images -> (N, V, classes), V views times scales.
 
@@ -195,9 +176,7 @@ class Evaluation(BaseTTAModel):
             x = torch.stack(views[start : start + self.max_batch])  # (b, 3, H, W)
             if self.flip:
                 x = torch.cat([x, x.flip(-1)])
-            if self.channels_last and x.device.type == "cpu":
-                x = x.contiguous(memory_format=torch.channels_last)
-            p = self._outputs(x)  # (b or 2b, classes)
+            p = self._outputs(laid_out(self.module, x))  # (b or 2b, classes)
             posteriors.append(p.unflatten(0, (1 + self.flip, -1)).mean(0))
         return torch.cat(posteriors)
 

@@ -1,15 +1,21 @@
-"""Wide 3x3 convolutions on a CPU with 16 multiplications in place of 36, exact to rounding.
+"""What evaluation does for a CPU's sake; it changes scores by rounding alone.
 
-Winograd's F(2x2, 3x3), as Lavin and Gray give it (arXiv:1509.09308, Sec. 4.1): of a tile d of 4x4
-pixels and a kernel g, the 2x2 outputs are A'[(G g G') * (B' d B)]A, where * is element by element
-and sums over channels. With M d M' = (M x M) d for d written as a vector, x being Kronecker's
-product, all of it is four matrix products.
+All of it is off in a process with ``VGG_MM_CPU=plain`` in its environment.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+from vgg_mm.models.vgg import VGG
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 _B = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -21,6 +27,50 @@ POSITIONS = 512  # with fewer on all maps, transforming the weights does
 BLOCK = 512  # tiles that run at once: 16 MiB of 512 channels
 
 
+def _is_plain() -> bool:
+    return os.environ.get("VGG_MM_CPU") == "plain"
+
+
+def speed_up(net: nn.Module) -> None:
+    """Has the convs of a net's :class:`vgg_mm.VGG` go by :func:`winograd` where that is faster.
+
+    They remain what they are to all who look at their weights, and wherever else they run.
+    """
+    backbones = () if _is_plain() else [m for m in net.modules() if isinstance(m, VGG)]
+    for backbone in backbones:
+        for layer in backbone.modules():
+            if type(layer) is nn.Conv2d:
+                layer.__class__ = Conv2d
+
+
+def laid_out(net: nn.Module, x: Tensor) -> Tensor:
+    """Images in the memory order in which ``net`` computes fastest: a VGG on a CPU in NHWC.
+
+    The other nets' grouped or concatenated convs (RegNet, DenseNet) are slower so.
+    """
+    if x.device.type != "cpu" or _is_plain() or not isinstance(net.backbone, VGG):
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def memory_reused() -> Iterator[None]:
+    """Keeps the memory of freed maps for the next ones.
+
+    Else every map of more than 32 MB is new to the process, and Linux clears its pages first.
+    """
+    mallopt = getattr(ctypes.pythonapi, "mallopt", None)  # glibc's
+    if mallopt is None or _is_plain():
+        yield
+        return
+    mallopt(M_TRIM_THRESHOLD, -1)  # never, so that the next image finds it too
+    mallopt(M_MMAP_MAX, 0)
+    try:
+        yield
+    finally:
+        mallopt(M_MMAP_MAX, 65536)  # glibc's default
+
+
 class Conv2d(nn.Conv2d):
     """torch's, which takes 3x3 convs by :func:`winograd` where that is the faster.
 
@@ -30,7 +80,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W')."""
-        if self._wide(x):
+        if self._wide(x) and self.bias is not None:
             return winograd(x, self.weight, self.bias)
         return super().forward(x)
 
@@ -47,7 +97,6 @@ class Conv2d(nn.Conv2d):
             and self.stride == self.padding == self.dilation == (1, 1)
             and self.groups == 1
             and self.padding_mode == "zeros"
-            and self.bias is not None
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last)
@@ -55,7 +104,13 @@ class Conv2d(nn.Conv2d):
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Computes ``conv2d(x, weight, bias, padding=1)`` for kernels of 3x3.
+    """Computes ``conv2d(x, weight, bias, padding=1)`` for 3x3 kernels, exact to rounding.
+
+    Winograd's F(2x2, 3x3) takes 16 multiplications in place of 36, as Lavin and Gray give it
+    (arXiv:1509.09308, Sec. 4.1): of a tile d of 4x4 pixels and a kernel g, the 2x2 outputs are
+    A'[(G g G') * (B' d B)]A, where * is element by element and sums over channels. With
+    M d M' = (M x M) d for d written as a vector, x being Kronecker's product, all of it is four
+    matrix products.
 
     Args:
         x: Maps (N, C, H, W), best in NHWC order.

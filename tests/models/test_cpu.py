@@ -1,4 +1,4 @@
-"""Winograd's convolutions, against torch's."""
+"""What evaluation does for a CPU's sake, against torch."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from vgg_mm.models import winograd
-from vgg_mm.models.winograd import Conv2d
+from vgg_mm.models import cpu
+from vgg_mm.models.cpu import Conv2d
 from vgg_mm.testing import Evaluation
 
 NHWC = torch.channels_last
@@ -28,10 +28,10 @@ def conv2d(x, conv):
 @pytest.mark.parametrize("memory_format", [NHWC, torch.contiguous_format])
 @torch.no_grad()
 def test_it_is_conv2d(shape, block, memory_format, monkeypatch):
-    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(cpu, "BLOCK", block)
     x = draw(shape[0], 6, *shape[1:], memory_format=memory_format)
     conv = nn.Conv2d(6, 10, 3, padding=1)
-    y = winograd.winograd(x, conv.weight, conv.bias)
+    y = cpu.winograd(x, conv.weight, conv.bias)
     assert y.is_contiguous(memory_format=NHWC)
     assert (y - conv2d(x, conv)).abs().max() < 1e-5
 
@@ -49,15 +49,15 @@ def test_rounding_is_no_worse_than_torchs_own():
 def taken(monkeypatch):
     """The shapes of the maps that came to :func:`winograd`, which takes narrow convs too."""
     shapes = []
-    own = winograd.winograd
+    own = cpu.winograd
 
     def spy(x, *args):
         shapes.append(tuple(x.shape))
         return own(x, *args)
 
-    monkeypatch.setattr(winograd, "winograd", spy)
-    monkeypatch.setattr(winograd, "CHANNELS", 8)
-    monkeypatch.setattr(winograd, "POSITIONS", 32)
+    monkeypatch.setattr(cpu, "winograd", spy)
+    monkeypatch.setattr(cpu, "CHANNELS", 8)
+    monkeypatch.setattr(cpu, "POSITIONS", 32)
     return shapes
 
 
@@ -128,5 +128,25 @@ def test_the_evaluation_takes_it(taken):
         assert [shape[1] for shape in taken[:7]] == [8, 8, 16, 16, 32, 32, 32]
         assert taken[0][0] == batch
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(winograd, "CHANNELS", 1000)
+            patch.setattr(cpu, "CHANNELS", 1000)
             assert torch.allclose(fast, score(), atol=1e-6)
+
+
+def test_the_switch_turns_all_of_it_off(monkeypatch):
+    backbone = dict(type="vgg_mm.VGG", arch="A", width=4)
+    head = dict(type="vgg_mm.VGGHead", in_channels=32, channels=16)
+    config = dict(type="ImageClassifier", backbone=backbone, head=head)
+    fast, x = MODELS.build(config), torch.zeros(2, 3, 8, 8)
+    cpu.speed_up(fast)
+    assert type(fast.backbone.conv3_1) is Conv2d
+    assert cpu.laid_out(fast, x).is_contiguous(memory_format=NHWC)
+    assert {*fast.state_dict()} == {*MODELS.build(config).state_dict()}
+
+    monkeypatch.setenv("VGG_MM_CPU", "plain")
+    plain = MODELS.build(config)
+    cpu.speed_up(plain)
+    assert not any(isinstance(layer, Conv2d) for layer in plain.modules())
+    assert cpu.laid_out(plain, x) is x
+    monkeypatch.setattr(cpu.ctypes, "pythonapi", None)
+    with cpu.memory_reused():
+        pass
