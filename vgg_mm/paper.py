@@ -268,9 +268,7 @@ def scores_command(arch: str, S: Side) -> str:
 
 
 # Appendix A: localisation. A regression predicts one box (SCR) or one for each class (PCR).
-BoxModel = tuple[
-    int, tuple[int, ...]
-]  # of a net D that predicts boxes, its S and the test scales Q
+BoxModel = tuple[int, tuple[int, ...]]  # the S of a net D that predicts boxes, and Q
 
 
 @dataclass(frozen=True)
