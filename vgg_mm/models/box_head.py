@@ -13,7 +13,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.models.head import FC, VGGFC
 from vgg_mm.registry import MODELS
 
-INIT = [
+INIT: list[dict] = [
     dict(type="vgg_mm.Glorot"),
     dict(type="Normal", layer=[], std=0.01, override=dict(name="fc8")),
 ]
@@ -77,7 +77,7 @@ class BoxHead(VGGFC):
         """
         return self.fc8(self.fc67(feats[-1])).unflatten(1, (-1, 4))
 
-    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:  # type: ignore[override]
         """The boxes of crops, in units of a crop: (N, C, 4), see :meth:`box_map`.
 
         Raises:
