@@ -1,5 +1,6 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
+from .boxes import FolderBoxes, ImageNetBoxes
 from .collate import collate_crops
 from .folders import DemoPictures, Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
@@ -16,8 +17,10 @@ __all__ = [
     "DemoPictures",
     "DrawLighting",
     "EpochSampler",
+    "FolderBoxes",
     "Folders",
     "ImageNet",
+    "ImageNetBoxes",
     "LoadImage",
     "LoadScaledCrop",
     "MultiScale",

@@ -16,7 +16,7 @@ from torch import nn
 from vgg_mm.data.classes import metainfo, positions, shortened
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
-from vgg_mm.models import VGG, VGGFC
+from vgg_mm.models import VGG, VGGFC, BoxHead
 from vgg_mm.registry import HOOKS, WEIGHT_INITIALIZERS
 from vgg_mm.weights.layouts import FCS
 from vgg_mm.weights.source import Fit, Source, fit, open_source, take
@@ -97,7 +97,8 @@ class StartFrom(Hook):
 
     FC layers of another shape start new, and so does fc8 where the file's classes are others, by
     their names, than the training set's; the log names them. Of the same classes in another order,
-    fc8's rows go by name. The convs and norms must fit. A resumed run does not come here.
+    fc8's rows go by name. A :class:`vgg_mm.BoxHead`'s fc8 always starts new. The convs and norms
+    must fit. A resumed run does not come here.
 
     Args:
         checkpoint: A path or an address, see :func:`vgg_mm.weights.source.open_source`.
@@ -136,7 +137,12 @@ def start_from(
     """Starts ``model``, whose classes ``meta`` names, as :class:`StartFrom` says."""
     found = fit(model, source, may_be_new=FCS)
     fc8 = [name for name in found.weights if name.rpartition(".")[0].endswith("fc8")]
-    if fc8 and source.meta.get("classes") and meta.get("classes"):
+    if heads := [name for name, part in model.named_modules() if isinstance(part, BoxHead)]:
+        for name in fc8:
+            del found.weights[name]
+        if heads[0] not in found.new:
+            found.new[f"{heads[0]}.fc8"] = "it predicts boxes, no classes"
+    elif fc8 and source.meta.get("classes") and meta.get("classes"):
         rows = positions(source.meta, meta)
         for name in fc8:
             weight = found.weights.pop(name)
