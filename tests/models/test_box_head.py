@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from vgg_mm.weights.start import start_from
+from vgg_mm.weights.pretrained import start_from
 
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, BoxHead, VGGHead
