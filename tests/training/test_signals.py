@@ -75,7 +75,7 @@ def start(tmp_path):
 
 NAPS = """
 import time
-from tools.data.process_pool import in_processes
+from vgg_mm.processes import in_processes
 from vgg_mm.errors import run
 
 def nap(name):

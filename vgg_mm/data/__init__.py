@@ -1,10 +1,11 @@
 """Sec. 3.1: what happens to an image before the net sees it."""
 
 from .collate import collate_crops
-from .folders import DemoPictures, Folders, ImageNet
+from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
 from .lists import VOCList
 from .scaled_crop import LoadScaledCrop
+from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
 from .transforms import (
     CenterCrop,
@@ -21,7 +22,6 @@ from .transforms import (
 __all__ = [
     "CenterCrop",
     "CorruptImageError",
-    "DemoPictures",
     "DrawLighting",
     "EpochSampler",
     "Folders",
@@ -34,6 +34,7 @@ __all__ = [
     "RandomFlip",
     "Rescale",
     "ScaleJitter",
+    "Scenes",
     "SeededDataset",
     "VOCList",
     "collate_crops",

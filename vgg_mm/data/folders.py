@@ -13,7 +13,6 @@ from mmpretrain.datasets import ImageNet as _ImageNet
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import EXTENSIONS, files_below, folders_in, left_out
 from vgg_mm.data.lists import check_label, read_list
-from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
@@ -184,17 +183,3 @@ class ImageNet(_ByName, _ImageNet):
         "data/imagenet', link data/imagenet to where they are, or set data_root in the config. "
         "Without ImageNet, try configs/demo.py."
     )
-
-
-@DATASETS.register_module()
-class DemoPictures(Folders):
-    """The pictures that ship with the package, unpacked at ``data_root`` on first use.
-
-    Args:
-        data_root: Where to unpack them.
-        kwargs: Further arguments of :class:`Folders`.
-    """
-
-    def __init__(self, data_root: str = "data/demo", **kwargs) -> None:
-        unpack(data_root)
-        super().__init__(data_root=data_root, **kwargs)
