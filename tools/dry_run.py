@@ -20,9 +20,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from tools.resume import latest
 from vgg_mm.data.classes import metainfo
 from vgg_mm.errors import UserError
-from vgg_mm.training.checkpoints import CheckpointHook, latest
+from vgg_mm.training.checkpoints import CheckpointHook
 
 STEPS = 4
 

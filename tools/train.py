@@ -74,7 +74,8 @@ def main() -> None:
 
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
-    from vgg_mm.training.checkpoints import latest, read_checkpoint
+    from tools.resume import latest
+    from vgg_mm.weights.checkpoint import read_checkpoint
 
     hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"

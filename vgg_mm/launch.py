@@ -28,8 +28,8 @@ from vgg_mm.registry import DATASETS
 from vgg_mm.signals import outlive
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Protocol, file_sha256, parts_folder
-from vgg_mm.training.checkpoints import read_checkpoint
 from vgg_mm.upstream import format_configs_once
+from vgg_mm.weights.checkpoint import read_checkpoint
 
 format_configs_once()
 # What dies out in a net, momenta above all, ends in numbers so small that CPUs crawl over them.

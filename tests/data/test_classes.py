@@ -28,7 +28,7 @@ from vgg_mm.data.folders import WORDNET
 from vgg_mm.errors import UserError
 from vgg_mm.testing.predict import Predictor
 from vgg_mm.testing.scores import Scores
-from vgg_mm.training.checkpoints import read_checkpoint
+from vgg_mm.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "horse")

@@ -281,12 +281,50 @@ def test_the_maps_of_ssd300_and_deeplab():
     assert out.shape[2:] == (41, 41)
 
 
+TWO_POOLS = dict(pool_strides=(2, 2, None, None, None))
+
+
+@torch.no_grad()
+def test_a_stage_without_a_pool_ends_with_its_last_relu():
+    net = small("A", **TWO_POOLS, out_indices=(0, 1, 2, 3, 4, "conv2_1", "conv3_2", "conv5_2"))
+    assert net.stride == 4
+    assert [name for name, _ in net.named_children() if "pool" in name] == ["pool1", "pool2"]
+    *stages, conv2_1, conv3_2, conv5_2 = net(images(2, 3, 28, 41))
+    assert [out.shape[2:] for out in stages] == [(14, 20), *4 * [(7, 10)]]
+    assert torch.equal(stages[2], conv3_2) and torch.equal(stages[4], conv5_2)
+    assert not torch.equal(stages[1], conv2_1)
+    assert stages[4].min() == 0 < stages[4].max()
+
+
+@torch.no_grad()
+def test_with_two_pools_a_crop_of_28_pixels_is_a_window_of_fc6_and_4_pixels_a_step():
+    backbone = dict(type="vgg_mm.VGG", arch="A", width=8, **TWO_POOLS)
+    head = dict(type="vgg_mm.VGGHead", num_classes=10, in_channels=64, channels=16)
+    net = MODELS.build(dict(type="ImageClassifier", backbone=backbone, head=head)).eval()
+    net.init_weights()
+    for conv in net.backbone.modules():
+        if isinstance(conv, nn.Conv2d):  # sees no neighbour, so that no crop lacks any
+            conv.weight *= 4
+            conv.weight[..., [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    x = images(2, 3, 36, 43, scale=100)
+    assert net.extract_feat(x[..., :28, :28])[-1].shape == (2, 64, 7, 7)
+    dense = net.head.score_map(net.extract_feat(x))
+    assert dense.shape == (2, 10, 3, 4)
+    for i in range(3):
+        for j in range(4):
+            crop = x[..., 4 * i : 4 * i + 28, 4 * j : 4 * j + 28]
+            assert torch.allclose(net(crop), dense[..., i, j], rtol=1e-4, atol=1e-5)
+    assert dense.flatten(2).std(-1).min() > 1e-3, "all positions say the same"
+    assert torch.allclose(net(x), dense.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "smallest"),
     [
         ({}, 32),
         (dict(out_indices=("conv3_1", 1)), 4),
         (dict(pool_strides=(2, 1, 2, 2, 1)), 8),
+        (dict(pool_strides=(2, 2, None, None, None)), 4),
         (dict(ceil_mode=True), 1),
     ],
 )
@@ -866,6 +904,7 @@ def test_normal_initialisation_starts_at_chance():
         (dict(dilations=(1, 1, 1, 1, 0)), "dilations=.* must be 5 numbers"),
         (dict(pool_strides=(2, 2, 2, 2)), "pool_strides=.* must be 5 times 1 or 2"),
         (dict(pool_strides=(2, 2, 2, 2, 3)), "pool_strides=.* must be 5 times 1 or 2"),
+        (dict(pool_strides=(2, 2, 0, 0, 0)), "pool_strides=.* or None for no pool"),
     ],
 )
 def test_impossible_options(options, message):

@@ -99,6 +99,11 @@ def test_a_side_that_is_no_multiple_of_32_loses_its_rest_at_both_ends(classifier
     ceil.load_state_dict(classifier.state_dict())  # pools that drop nothing
     got = scores(TestTime(ceil.eval(), flip=False), [image])[0]
     assert torch.allclose(got, by_hand(ceil, image), atol=1e-6)
+    pools = dict(pool_strides=(2, 2, None, None, None))  # a stride of 4
+    two = MODELS.build(CLASSIFIER | dict(backbone=CLASSIFIER["backbone"] | pools))
+    two.load_state_dict(classifier.state_dict())
+    got = scores(TestTime(two.eval(), flip=False), [image[:, :31, :42]])[0]
+    assert torch.allclose(got, by_hand(two, image[:, 1:29, 1:41]), atol=1e-6)
 
 
 def test_multi_scale_makes_an_unpadded_image_for_each_q():

@@ -82,23 +82,24 @@ def tool(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("kernel", [1, 2, 7])
-def test_values_lie_in_the_middle_of_their_windows(kernel):
+@pytest.mark.parametrize(("kernel", "s"), [(1, 32), (2, 32), (7, 32), (2, 4), (7, 4)])
+def test_values_lie_in_the_middle_of_their_windows(kernel, s):
     h, w = 3, 5
-    height, width = 32 * (h + kernel - 1) + 9, 32 * (w + kernel - 1) + 31  # 4 and 15 left unseen
+    top, left = s // 8, s // 2 - 1  # left unseen
+    height, width = s * (h + kernel - 1) + 2 * top, s * (w + kernel - 1) + 2 * left + 1
     ramp = np.add.outer(100 * np.arange(h), np.arange(w)).astype(np.float32)
-    placed = place(ramp, height, width, kernel)
+    placed = place(ramp, height, width, kernel, s)
     assert placed.shape == (height, width)
     for i in range(h):
         for j in range(w):
-            y, x = 4 + 32 * i + 16 * kernel, 15 + 32 * j + 16 * kernel
+            y, x = top + s * i + s * kernel // 2, left + s * j + s * kernel // 2
             around = placed[y - 1 : y + 1, x - 1 : x + 1].mean()  # the centre is their corner
-            assert around == pytest.approx(ramp[i, j], abs=1)
+            assert around == pytest.approx(ramp[i, j], abs=32 / s)
     filled = np.argwhere(~np.isnan(placed))
-    margin = 16 * (kernel - 1)
-    assert filled.min(0).tolist() == [margin + 4, margin + 15]
-    assert filled.max(0).tolist() == [margin + 4 + 32 * h - 1, margin + 15 + 32 * w - 1]
-    assert len(filled) == 32 * h * 32 * w
+    top, left = (side + s * (kernel - 1) // 2 for side in (top, left))
+    assert filled.min(0).tolist() == [top, left]
+    assert filled.max(0).tolist() == [top + s * h - 1, left + s * w - 1]
+    assert len(filled) == s * h * s * w
 
 
 def test_the_net_looks_where_the_map_is_drawn(model):
@@ -112,7 +113,7 @@ def test_the_net_looks_where_the_map_is_drawn(model):
         x_ = (weight.sum(0) * (torch.arange(256) + 0.5)).sum() / weight.sum()
         cells = np.zeros((5, 7), np.float32)
         cells[i, j] = 1
-        peak = np.argwhere((p := place(cells, 192, 256, 2)) == np.nanmax(p)).mean(0) + 0.5
+        peak = np.argwhere((p := place(cells, 192, 256, 2, 32)) == np.nanmax(p)).mean(0) + 0.5
         assert abs(y - peak[0]) < 6 and abs(x_ - peak[1]) < 6
 
 

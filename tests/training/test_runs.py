@@ -30,11 +30,13 @@ from torch._dynamo.utils import counters
 from torch.utils.model_zoo import load_url
 
 from tools.analysis.report import curves
+from tools.resume import latest
 from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
 from vgg_mm.errors import UserError
 from vgg_mm.training import DDP, PlateauLR
-from vgg_mm.training.checkpoints import AtomicBackend, latest, read_checkpoint
+from vgg_mm.training.checkpoints import AtomicBackend
+from vgg_mm.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -383,6 +385,40 @@ def test_a_finished_run_goes_on_with_more_epochs(jpeg_tree, tmp_path):
     cfg = narrow_like(cfg)
     cfg.train_cfg.max_epochs = 2
     assert train(cfg, resume=latest(tmp_path)).iter == 8
+
+
+def test_a_run_goes_on_where_its_folder_was_moved_to(jpeg_tree, tmp_path):
+    cfg = narrow(jpeg_tree, tmp_path / "old", **{"train_cfg.max_epochs": 1})
+    train(cfg)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert latest(tmp_path / "new") == tmp_path / "new/epoch_1.pth"
+    cfg = narrow_like(cfg)
+    cfg.work_dir, cfg.train_cfg.max_epochs = str(tmp_path / "new"), 2
+    assert train(cfg, resume=latest(tmp_path / "new")).iter == 8
+    assert latest(tmp_path / "new") == tmp_path / "new/epoch_2.pth"
+    assert not (tmp_path / "old").exists()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_finished_run_that_goes_on_elsewhere_has_its_best_there(
+    whole, jpeg_tree, tmp_path, monkeypatch
+):
+    scores = iter([70.0, 60.0])
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, size: {"accuracy/top1": next(scores)})
+    cfg = narrow(jpeg_tree, tmp_path / "a")
+    train(cfg)
+    resumed = tmp_path / "a/epoch_2.pth"
+    if not whole:
+        resumed = resumed.rename(tmp_path / "alone.pth")
+    cfg = narrow_like(cfg)
+    cfg.work_dir = str(tmp_path / "b")
+    train(cfg, resume=resumed)
+    assert latest(tmp_path / "b") == resumed
+    saved = checkpoints(tmp_path / "b")
+    assert saved["best.pth"]["meta"]["epoch"] == (1 if whole else 2)
+    (log,) = (tmp_path / "b").glob("*/*.log")
+    says = f"The best checkpoint, of epoch 1, is not beside {resumed}, which takes its place"
+    assert (says in log.read_text()) != whole
 
 
 def test_logs_the_speed_and_the_wait_for_data(jpeg_tree, tmp_path):

@@ -67,8 +67,8 @@ def train(cfg, prepare: Callable[[], None] = lambda: None) -> None:
     import torch
     from mmengine.runner import Runner
 
+    from tools.resume import latest
     from vgg_mm.launch import start_processes
-    from vgg_mm.training.checkpoints import latest
 
     torch.set_num_threads(1)
     prepare()
@@ -123,7 +123,8 @@ def kill(pids: list[int]) -> None:
 
 def outcome(work_dir: Path) -> dict:
     """All that a run leaves behind but times: a flat dict of tensors and plain values."""
-    from vgg_mm.training.checkpoints import latest, read_checkpoint
+    from tools.resume import latest
+    from vgg_mm.weights.checkpoint import read_checkpoint
 
     saved = read_checkpoint(latest(work_dir))
     hub = saved["message_hub"]

@@ -58,7 +58,7 @@ def paper_net(arch: str) -> nn.Module:
 def crop_side(model: nn.Module) -> int:
     """The side, in pixels, of the crops that ``model`` trains on: one window of fc6."""
     fc6 = getattr(getattr(model, "head", None), "fc6", None)
-    return 32 * fc6.kernel_size[0] if fc6 else 224
+    return getattr(model.backbone, "stride", 32) * fc6.kernel_size[0] if fc6 else 224
 
 
 def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> list[LayerInfo]:

@@ -58,7 +58,8 @@ class VGGFC(BaseModule):
     Args:
         in_channels: Channels of the backbone's last stage.
         channels: Outputs of each layer.
-        kernel_size: Side of the map that fc6 sees, 1/32 of the training crop's side.
+        kernel_size: Side of the map that fc6 sees: the training crop's side over the backbone's
+            stride (224 / 32).
         dropout: Probability of dropping an output in training.
         dilation: The dilation of fc6's kernel on a map that is padded to keep its size, as SSD, FCN
             and DeepLab have it; None: the paper's fc6, without padding.
@@ -101,7 +102,8 @@ class VGGFC(BaseModule):
             h, w = x.shape[-2:]
             raise UserError(
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
-                f"the image's shortest side must be at least {32 * k} pixels (stride 32 x {k})."
+                f"the image's shortest side must be at least {32 * k} pixels ({k} x the "
+                "backbone's stride, 32 with five pools)."
             )
         x = self.dropout(self.relu6(self.fc6(x)))
         return self.dropout(self.relu7(self.fc7(x)))

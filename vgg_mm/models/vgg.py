@@ -42,8 +42,9 @@ class VGG(BaseModule):
             its output after the ReLU and before the pool.
         frozen_stages: How many of the first stages keep their weights.
         dilations: Of each stage's convs.
-        pool_strides: Of each stage's pool: 2, over windows of 2x2, or 1, over padded ones of 3x3,
-            which keep the map's size (SSD's pool5, DeepLab's pool4 and pool5).
+        pool_strides: Of each stage's pool: 2, over windows of 2x2; 1, over padded ones of 3x3,
+            which keep the map's size (SSD's pool5, DeepLab's pool4 and pool5); or None: no pool.
+            ``(2, 2, None, None, None)`` gives crops of 28 pixels the 7x7 map that fc6 takes.
         ceil_mode: Whether pools of stride 2 round a map's size up, as Caffe does, not down.
         norm_eval: Whether batch normalisation keeps its running statistics in training.
         with_cp: Whether to recompute each stage in the backward pass, to save memory. Batch norms
@@ -66,7 +67,7 @@ class VGG(BaseModule):
         out_indices: Sequence[int | str] = (4,),
         frozen_stages: int = 0,
         dilations: Sequence[int] = (1, 1, 1, 1, 1),
-        pool_strides: Sequence[int] = (2, 2, 2, 2, 2),
+        pool_strides: Sequence[int | None] = (2, 2, 2, 2, 2),
         ceil_mode: bool = False,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -94,9 +95,10 @@ class VGG(BaseModule):
             raise UserError(
                 f"VGG: dilations={dilations!r} must be 5 numbers, one a stage; the paper's are 1."
             )
-        if len(pool_strides) != 5 or not {*pool_strides} <= {1, 2}:
+        if len(pool_strides) != 5 or not {*pool_strides} <= {1, 2, None}:
             raise UserError(
-                f"VGG: pool_strides={pool_strides!r} must be 5 times 1 or 2; the paper's are 2."
+                f"VGG: pool_strides={pool_strides!r} must be 5 times 1 or 2, or None for no pool; "
+                "the paper's are 2."
             )
         self.arch = arch
         self.out_indices = tuple(out_indices)
@@ -188,10 +190,11 @@ class VGG(BaseModule):
     @property
     def stride(self) -> int:
         """Pixels between neighbouring positions of the last map: 32 for a whole net."""
-        return prod(self.pool_strides[i] for i in range(len(self.stages)) if self._pooled(i))
+        return prod(self.pool_strides[i] or 1 for i in range(len(self.stages)) if self._pooled(i))
 
     def _pooled(self, i: int) -> bool:
-        return i in self.out_indices or i + 1 < len(self.stages)
+        used = i in self.out_indices or i + 1 < len(self.stages)
+        return used and self.pool_strides[i] is not None
 
     def train(self, mode: bool = True) -> VGG:
         """Sets the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval."""

@@ -20,7 +20,7 @@ from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.testing.drawing import legible
-from vgg_mm.training.checkpoints import check_fit, read_checkpoint
+from vgg_mm.weights.checkpoint import check_fit, read_checkpoint
 
 
 class Predictor:

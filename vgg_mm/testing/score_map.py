@@ -15,11 +15,9 @@ from torch import Tensor
 
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
-from vgg_mm.models import VGGHead
+from vgg_mm.models import VGG, VGGHead
 from vgg_mm.testing.drawing import legible
 from vgg_mm.testing.predict import Predictor
-
-STRIDE = 32  # pixels between neighbouring positions: five max-pools of stride 2
 
 
 @torch.no_grad()
@@ -57,13 +55,13 @@ def score_maps(
     return maps
 
 
-def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray:
+def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) -> np.ndarray:
     """Lays a score map over its image, every value where the net looked for it.
 
     Position (i, j) comes from a window of fc6, ``kernel`` x ``kernel`` cells of the last feature
-    map, which lie 32 pixels apart: of the pixels that the net sees, the image's middle
-    (:meth:`vgg_mm.TestTime.seen`), those from (32 i, 32 j) on, 32 ``kernel`` each way. Its value is
-    put in the window's centre, (32 i + 16 kernel, 32 j + 16 kernel), and stands for the 32 x 32
+    map, which lie ``stride`` pixels s apart: of the pixels that the net sees, the image's middle
+    (:meth:`vgg_mm.TestTime.seen`), those from (s i, s j) on, s ``kernel`` each way. Its value is
+    put in the window's centre, (s i + s kernel / 2, s j + s kernel / 2), and stands for the s x s
     pixels around it; between centres the map is interpolated. The border of the image, where no
     window has its centre, stays empty: stretched from edge to edge the map would show things where
     they are not.
@@ -73,17 +71,18 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray
         height: The image's height in pixels.
         width: The image's width in pixels.
         kernel: The side of fc6's kernel.
+        stride: The backbone's, in pixels: 32 with five pools.
 
     Returns:
         (height, width), NaN where the map says nothing.
     """
     h, w = cells.shape
     values = torch.from_numpy(np.ascontiguousarray(cells))[None, None]
-    near: Tensor = F.interpolate(values, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    near: Tensor = F.interpolate(values, scale_factor=stride, mode="bilinear", align_corners=False)
     placed = np.full((height, width), np.nan, cells.dtype)
-    border = STRIDE // 2 * (kernel - 1)  # half a window less half a cell
-    top, left = (side % STRIDE // 2 + border for side in (height, width))
-    placed[top : top + STRIDE * h, left : left + STRIDE * w] = near[0, 0].numpy()
+    border = stride * (kernel - 1) // 2  # half a window less half a cell
+    top, left = (side % stride // 2 + border for side in (height, width))
+    placed[top : top + stride * h, left : left + stride * w] = near[0, 0].numpy()
     return placed
 
 
@@ -109,7 +108,9 @@ def draw_score_maps(
         OSError: If the PNG cannot be written.
     """
     maps = score_maps(predictor, picture)
-    kernel = predictor.model.module.head.fc6.kernel_size[0]
+    net = predictor.model.module
+    kernel = net.head.fc6.kernel_size[0]
+    stride = net.backbone.stride if isinstance(net.backbone, VGG) else 32
     values, labels = predictor(picture).sort(descending=True, stable=True)
     named = [
         (predictor.classes[label], value)
@@ -132,7 +133,7 @@ def draw_score_maps(
             h, w = cells.shape
             grey = image.mean(-1, keepdims=True) / 255
             axes.imshow(np.repeat(grey, 3, axis=-1))
-            placed = place(cells, *image.shape[:2], kernel)
+            placed = place(cells, *image.shape[:2], kernel, stride)
             shown = axes.imshow(placed, vmin=0, vmax=1, alpha=0.6, cmap="viridis")
             title = f"Q = {min(image.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
             axes.set_title(title, **style)

@@ -1,89 +1,30 @@
-"""Checkpoints: whole at any instant, safe to load, and only for the net that they came from."""
+"""The run, saved whole at any instant, so that it goes on as if nothing had happened."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 import signal
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, barrier, get_world_size, is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor, nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
 from vgg_mm.registry import HOOKS
-from vgg_mm.training.distributed import together
-from vgg_mm.training.faults import Faults, fault_of_state
-from vgg_mm.writing import replacing
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Loads a checkpoint's tensors and plain values to the CPU; nothing in it can run.
-
-    Raises:
-        UserError: If it is missing, damaged, would unfold to more than its size, or holds more than
-            that, the log of mmengine 0.10 and plain containers; what else it holds is named.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"no checkpoint {path}.")
-    why = "it is compressed, or unfolds to more than its size"
-    try:
-        if not (zipfile.is_zipfile(path) and _unfolds(path)):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(saved, dict):
-                return saved
-            why = f"it is a {type(saved).__name__}, no dict of tensors by name"
-    except Exception as error:  # a damaged pickle raises nearly any
-        unsafe = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
-        why = (
-            f"it holds {unsafe[1]}, which is more than tensors and plain values; save the net's "
-            "state_dict() alone"
-            if unsafe
-            else "it is damaged, no file of torch.save, or of a pickle_protocol above 2"
-        )
-    raise UserError(f"{path} is not a checkpoint that loads safely: {why}.")
-
-
-def _unfolds(path: str | os.PathLike) -> bool:
-    """Whether a zip's entries are compressed, or more than the file: several of the same bytes."""
-    with zipfile.ZipFile(path) as packed:
-        entries = packed.infolist()
-    size = sum(entry.file_size for entry in entries)
-    return any(entry.compress_type for entry in entries) or size > os.path.getsize(path)
-
-
-def latest(work_dir: str | os.PathLike) -> Path:
-    """The newest checkpoint of the run in ``work_dir``, which is read to see that it is whole.
-
-    Raises:
-        UserError: If there is none, or it is damaged; the one before it is then named.
-    """
-    work_dir = Path(work_dir)
-    try:
-        newest = work_dir / (work_dir / "last_checkpoint").read_text().strip()
-    except FileNotFoundError:
-        raise UserError(f"no run to resume in {work_dir}: it has no last_checkpoint.") from None
-    try:
-        read_checkpoint(newest)
-    except UserError as error:
-        others = sorted(work_dir.glob("[ei]*_*.pth"), key=os.path.getmtime)
-        others = [path for path in others if path != newest]
-        hint = f" The one before it: --resume {others[-1]}" if others else ""
-        raise UserError(f"{error}{hint}") from None
-    return newest
+from vgg_mm.training.distributed import together, unwrapped
+from vgg_mm.training.faults import Faults, end_if, fault_of_state, measured
+from vgg_mm.weights.checkpoint import check_fit, read_checkpoint
+from vgg_mm.writing import replacing, write_text
 
 
 class AtomicBackend(LocalBackend):
@@ -95,15 +36,8 @@ class AtomicBackend(LocalBackend):
         Raises:
             UserError: If the disk is full or refuses; what was there is as it was.
         """
-        try:
-            with replacing(filepath) as file:
-                file.write(obj)
-        except UserError as error:
-            raise UserError(f"{error} Make room, then --resume.") from None
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Writes text as :meth:`put` writes bytes."""
-        self.put(obj.encode(encoding), filepath)
+        with replacing(filepath) as file:
+            file.write(obj)
 
 
 register_backend("vgg_mm_atomic", AtomicBackend, force=True)
@@ -121,10 +55,6 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
-
-
-def _history(saved: dict) -> HistoryBuffer:
-    return HistoryBuffer(saved["log"].tolist(), saved["count"].tolist(), saved["max_length"])
 
 
 @HOOKS.register_module()
@@ -146,7 +76,9 @@ class PlainCheckpointHook(Hook):
         """Restores the log's history."""
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         for name, saved in scalars.items():
-            scalars[name] = _history(saved) if isinstance(saved, dict) else saved
+            if isinstance(saved, dict):
+                log, count = saved["log"].tolist(), saved["count"].tolist()
+                scalars[name] = HistoryBuffer(log, count, saved["max_length"])
 
 
 @HOOKS.register_module()
@@ -200,49 +132,62 @@ class CheckpointHook(PlainCheckpointHook):
             UserError: If the work dir holds a run that this one does not resume.
         """
         self.saved_at = time.monotonic()
+        hub, pointer = runner.message_hub, Path(runner.work_dir, "last_checkpoint")
         if runner._resume:
-            if not runner.message_hub.get_info("awaits_validation", False):
+            if not hub.get_info("awaits_validation", False):
                 self.saved = (runner.epoch, runner.iter)
             if is_main_process():  # an older one than the last takes its place
-                self._point_to(runner, os.path.abspath(runner._load_from))
+                write_text(pointer, os.path.abspath(runner._load_from))
+                self._bring_best(runner, Path(runner._load_from))
             runner.logger.info(f"Goes on after step {runner.iter} of {runner._load_from}")
         else:
-            taken = Path(runner.work_dir, "last_checkpoint")
-            if taken.exists():
+            if pointer.exists():
                 raise UserError(
-                    f"{runner.work_dir} holds a run already, up to {taken.read_text().strip()}. "
+                    f"{runner.work_dir} holds a run already, up to {pointer.read_text().strip()}. "
                     "Go on with --resume, or choose another folder with --work-dir."
                 )
-            origin = f"the weights of {runner._load_from}" if runner._load_from else None
-            if origin or "started_from" not in runner.message_hub.runtime_info:
-                origin = origin or f"random weights, seed {runner.seed}"
-                runner.message_hub.update_info("started_from", origin)
-        runner.logger.info(f"Started from {runner.message_hub.get_info('started_from')}")
+            origin = hub.get_info("started_from", f"random weights, seed {runner.seed}")
+            origin = f"the weights of {runner._load_from}" if runner._load_from else origin
+            hub.update_info("started_from", origin)
+        runner.logger.info(f"Started from {hub.get_info('started_from')}")
+
+    def _bring_best(self, runner: Runner, resumed: Path) -> None:
+        """Lets a run that goes on in another folder find its best checkpoint there."""
+        best = Path(runner.work_dir, "best.pth")
+        epoch = runner.message_hub.get_info("best_epoch", 0)
+        if best.exists() or not epoch:
+            return
+        place = (epoch, epoch * len(runner.train_dataloader))
+        for path in filter(Path.exists, (resumed.with_name("best.pth"), resumed)):
+            meta = read_checkpoint(path).get("meta", {})
+            if (meta.get("epoch"), meta.get("iter")) == place:
+                break
+        else:
+            path = resumed
+            runner.logger.warning(
+                f"The best checkpoint, of epoch {epoch}, is not beside {resumed}, which takes its "
+                "place as best.pth until a validation is better."
+            )
+        _put_link(path, best)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        """Saves in the middle of an epoch when it is time to, or the run is told to stop.
-
-        Raises:
-            UserError: If the loss is no number.
-            SystemExit: If the run was told to stop.
-        """
+        """Saves in the middle of an epoch when it is time to, or the run is told to stop."""
         steps = runner.iter + 1
         fault = self.faults.of_step(runner)
         late = self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes
         self.due |= bool(late or (self.iters and steps % self.iters == 0))
         faulty, due, stop = together(bool(fault), self.due, _stop(runner))
         if faulty:
-            self._end(runner, fault, steps)
+            end_if(fault, runner, steps)
         if (due or stop) and runner.optim_wrapper.should_update():
-            self._save(runner, f"iter_{steps}.pth", steps)
-            if stop:
-                self._leave(runner, stop)
+            self.save(runner, steps)
+            self._leave(runner, stop)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Ends the run before a validation of weights that are no numbers."""
-        self._check_state(runner, runner.iter)
+        end_if(fault_of_state(runner), runner, runner.iter)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Counts the batches after which all processes can stop: some have one more."""
@@ -251,11 +196,7 @@ class CheckpointHook(PlainCheckpointHook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        """Saves if the run is told to stop; it then goes on with this validation, from its start.
-
-        Raises:
-            SystemExit: If the run was told to stop.
-        """
+        """Saves if the run is told to stop; it then begins this validation anew."""
         if batch_idx < self.batches and (stop := together(_stop(runner))[0]):
             self.save(runner)
             self._leave(runner, stop)
@@ -268,18 +209,12 @@ class CheckpointHook(PlainCheckpointHook):
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        metrics = metrics or {}
+        metrics, hub = metrics or {}, runner.message_hub
         if self.save_best == "auto":
             self.save_best = next(iter(metrics), "auto")
-        if self.save_best not in metrics:
-            raise UserError(
-                f"CheckpointHook: the validation gives no '{self.save_best}', only "
-                f"{', '.join(metrics)}: set default_hooks.checkpoint.save_best."
-            )
-        score = float(metrics[self.save_best])
-        if not math.isfinite(score):
-            self._end(runner, f"the validation's {self.save_best} is {score}", runner.iter)
-        hub = runner.message_hub
+        score = measured(metrics, self.save_best, "default_hooks.checkpoint.save_best")
+        wrong = "" if math.isfinite(score) else f"the validation's {self.save_best} is {score}"
+        end_if(wrong, runner, runner.iter)
         if score > hub.get_info("best_score", -math.inf):
             self.is_best = True
             hub.update_info("best_score", score)
@@ -289,47 +224,48 @@ class CheckpointHook(PlainCheckpointHook):
         """Saves the epoch before, with its validation."""
         whole = runner.iter == runner.epoch * len(runner.train_dataloader)
         if whole and runner.iter and (self.is_best or runner.epoch % self.interval == 0):
-            self._save_epoch(runner)
+            self.save(runner, name=f"epoch_{runner.epoch}.pth")
 
     def after_train(self, runner: Runner) -> None:
-        """Saves the last epoch.
+        """Saves the last epoch."""
+        self.save(runner, name=f"epoch_{runner.epoch}.pth")
+        self._leave(runner, together(_stop(runner))[0])
+
+    def save(self, runner: Runner, steps: int | None = None, name: str | None = None) -> None:
+        """Saves where the run is, unless the newest checkpoint is from there.
+
+        Args:
+            runner: The run.
+            steps: How many it has taken; by default what it has counted, between two steps.
+            name: The file's name, by default ``iter_{steps}.pth``.
 
         Raises:
-            SystemExit: If the run was told to stop.
+            UserError: If the state holds what is no number, or the disk is full or refuses.
         """
-        self._save_epoch(runner)
-        if stop := together(_stop(runner))[0]:
-            self._leave(runner, stop)
-
-    def save(self, runner: Runner) -> None:
-        """Saves where the run is, between two steps."""
-        self._save(runner, f"iter_{runner.iter}.pth", runner.iter)
-
-    def _save_epoch(self, runner: Runner) -> None:
-        if self.saved != (runner.epoch, runner.iter):
-            self._save(runner, f"epoch_{runner.epoch}.pth", runner.iter)
-
-    def _save(self, runner: Runner, name: str, steps: int) -> None:
-        self._check_state(runner, steps)
-        hub = runner.message_hub
+        steps = runner.iter if steps is None else steps
+        name = name or f"iter_{steps}.pth"
+        if self.saved == (runner.epoch, steps):
+            return
+        end_if(fault_of_state(runner), runner, steps)
+        hub, folder = runner.message_hub, Path(runner.work_dir)
         # Twice as many names as files: what a kill kept from being deleted is deleted next time.
         names = [*hub.get_info("checkpoints", []), name][-2 * self.keep :]
         hub.update_info("checkpoints", names)
-        runner.save_checkpoint(
-            runner.work_dir,
-            name,
-            meta={
-                "epoch": runner.epoch,
-                "iter": steps,
-                "batches_per_epoch": len(runner.train_dataloader),
-                "started_from": hub.get_info("started_from"),
-                **Input.note(runner.model),
-            },
-            backend_args={"backend": "vgg_mm_atomic"},
-        )
+        meta = {
+            "epoch": runner.epoch,
+            "iter": steps,
+            "batches_per_epoch": len(runner.train_dataloader),
+            "started_from": hub.get_info("started_from"),
+            **Input.note(runner.model),
+        }
+        backend = {"backend": "vgg_mm_atomic"}
+        try:
+            runner.save_checkpoint(str(folder), name, meta=meta, backend_args=backend)
+            if is_main_process():
+                write_text(folder / "last_checkpoint", str(folder / name))
+        except UserError as error:
+            raise UserError(f"{error} Make room, then --resume.") from None
         if is_main_process():
-            folder = Path(runner.work_dir)
-            self._point_to(runner, str(folder / name))
             if self.is_best:
                 _put_link(folder / name, folder / "best.pth")
             for old in names[: -self.keep]:
@@ -337,37 +273,16 @@ class CheckpointHook(PlainCheckpointHook):
         self.saved, self.saved_at = (runner.epoch, steps), time.monotonic()
         self.is_best = self.due = False
 
-    def _point_to(self, runner: Runner, checkpoint: str) -> None:
-        AtomicBackend().put_text(checkpoint, Path(runner.work_dir, "last_checkpoint"))
-
     def _leave(self, runner: Runner, stop: int) -> None:
-        barrier()  # the main process may still be writing
-        runner.logger.info(
-            f"{signal.Signals(stop).name}: saved after step {self.saved[1]} in {runner.work_dir}; "
-            "go on with --resume."
-        )
-        raise SystemExit(128 + stop)
-
-    def _check_state(self, runner: Runner, steps: int) -> None:
-        fault = fault_of_state(runner)
-        if together(bool(fault))[0]:
-            self._end(runner, fault, steps)
-
-    def _end(self, runner: Runner, fault: str, steps: int) -> None:
-        found = [(i, text) for i, text in enumerate(all_gather_object(fault)) if text]
-        where = f" in process {found[0][0]}" if len(found) < get_world_size() else ""
-        last = Path(runner.work_dir, "last_checkpoint")
-        if last.exists():
-            begin = f"Its last whole checkpoint is {last.read_text().strip()}: go on (--resume)"
-        else:
-            begin = "Nothing was saved yet: begin anew"
-        rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
-        raise UserError(
-            f"{found[0][1]}{where} at step {steps}, in epoch "
-            f"{math.ceil(steps / len(runner.train_dataloader))}, with the rate {rate:g}: the "
-            f"training ends. {begin} with --cfg-options optim_wrapper.clip_grad.max_norm=10, or "
-            "begin at a lower rate (optim_wrapper.optimizer.lr)."
-        )
+        """Ends the run, which was just saved, if the signal ``stop`` is one."""
+        if stop:
+            barrier()  # the main process may still be writing
+            steps = self.saved[1] if self.saved else 0
+            runner.logger.info(
+                f"{signal.Signals(stop).name}: saved after step {steps} in {runner.work_dir}; "
+                "go on with --resume."
+            )
+            raise SystemExit(128 + stop)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the log's history and compares the weights with the model's.
@@ -377,16 +292,21 @@ class CheckpointHook(PlainCheckpointHook):
                 number of batches an epoch.
         """
         super().after_load_checkpoint(runner, checkpoint)
-        training = isinstance(runner._train_loop, BaseLoop)
-        _compare(runner, checkpoint.get("state_dict", checkpoint), training and not runner._resume)
+        training, name = isinstance(runner._train_loop, BaseLoop), str(runner._load_from)
+        weights, model = checkpoint.get("state_dict", checkpoint), unwrapped(runner.model)
+        ours = model.state_dict()
+        if not training or runner._resume:
+            check_fit(model, weights, name)
+        elif not any(k in weights and weights[k].shape == v.shape for k, v in ours.items()):
+            raise UserError(f"{name} has nothing that fits the config's net.")
         if training and runner._resume:
             if checkpoint.get("optimizer", {}).get("loss_scaler") == {}:  # bfloat16 has none
                 del checkpoint["optimizer"]["loss_scaler"]
-            ours = len(runner.train_dataloader)
-            theirs = checkpoint["meta"].get("batches_per_epoch", ours)
-            if theirs != ours:
+            batches = len(runner.train_dataloader)
+            theirs = checkpoint["meta"].get("batches_per_epoch", batches)
+            if theirs != batches:
                 raise UserError(
-                    f"{runner._load_from} counts {theirs} batches an epoch, this run {ours}: "
+                    f"{name} counts {theirs} batches an epoch, this run {batches}: "
                     "resume with the data and the batch size (over all processes) that it was "
                     "saved with, or begin a new run with --start-from."
                 )
@@ -406,48 +326,3 @@ def _put_link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, aside)
     os.replace(aside, target)
-
-
-def _compare(runner: Runner, weights: dict[str, Tensor], starting: bool) -> None:
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    name = runner._load_from or "the checkpoint"
-    if not starting:
-        check_fit(model, weights, name)
-    elif not any(weights.get(k, v[None]).shape == v.shape for k, v in model.state_dict().items()):
-        raise UserError(f"{name} has nothing that fits the config's net.")
-
-
-def check_fit(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Compares a checkpoint's weights with a model's.
-
-    Args:
-        model: The net, without wrappers.
-        weights: The checkpoint's ``state_dict``.
-        name: What to call the checkpoint.
-
-    Raises:
-        UserError: If one has layers that the other lacks, or in another shape.
-    """
-    if layers := "; ".join(_differences(model, weights)):
-        raise UserError(
-            f"{name} does not fit the config's net: {layers}. Use the config that it was trained "
-            "with, or --start-from to train from it."
-        )
-
-
-def _differences(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """One line for every layer that the model and the checkpoint do not share."""
-    ours = model.state_dict()
-    lines: dict[str, str] = {}
-    for name in [*ours, *(name for name in weights if name not in ours)]:
-        layer = name.rpartition(".")[0]
-        if name not in weights:
-            lines.setdefault(layer, f"{layer} is not in the checkpoint")
-        elif name not in ours:
-            lines.setdefault(layer, f"{layer} is in the checkpoint only")
-        elif weights[name].shape != ours[name].shape:
-            theirs, mine = tuple(weights[name].shape), tuple(ours[name].shape)
-            lines.setdefault(layer, f"{layer} is {theirs} in the checkpoint, {mine} in the net")
-    return list(lines.values())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
@@ -21,6 +23,13 @@ def together(*values: int) -> list[int]:
     largest = torch.tensor(values, dtype=torch.int64)
     all_reduce(largest, "max")
     return largest.tolist()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The net in a data-parallel or a test-time model."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = cast(nn.Module, model.module)
+    return model
 
 
 @MODEL_WRAPPERS.register_module()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -15,6 +18,7 @@ from vgg_mm.data.classes import agree, differences, empty_classes, metainfo, pos
 from vgg_mm.data.wrappers import holds_pictures, levels, with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS, HOOKS
+from vgg_mm.training.distributed import unwrapped
 
 
 @HOOKS.register_module()
@@ -124,17 +128,16 @@ class ClassesHook(Hook):
                     "vgg_mm.Folders takes them from the folders."
                 )
             runner.logger.warning(message)
-        sets = {"training": train}
+        _check_labels(train, "training", len(classes) if classes else outputs)
         if isinstance(runner.val_loop, BaseLoop):
-            sets["validation"] = runner.val_loop.dataloader.dataset
-        if (test := _another_test_set(runner)) is not None:
-            sets["test"] = test
-        for name, dataset in sets.items():
-            _check_labels(dataset, name, len(classes) if classes else outputs)
-            if dataset is not train:
-                _agree(runner, dataset, meta, outputs, f"the {name} set", "the training set")
-        if "validation" in sets:
-            runner.val_evaluator.dataset_meta = metainfo(sets["validation"])
+            validation = runner.val_loop.dataloader.dataset
+            _relabel(runner, validation, "validation", meta, "the training set")
+            runner.val_evaluator.dataset_meta = metainfo(validation)
+        # The data set to test on after the training, if it is not that of the validation.
+        configs = [runner.cfg.get(f"{name}_dataloader") or {} for name in ("val", "test")]
+        val, test = (with_pipeline(each.get("dataset", {}), []) for each in configs)
+        if "type" in test and test != val:
+            _relabel(runner, DATASETS.build(test), "test", meta, "the training set")
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compares the classes of a checkpoint with those of the data to resume or test on.
@@ -155,70 +158,61 @@ class ClassesHook(Hook):
                         "with --start-from."
                     )
             return
-        outputs = _outputs(runner.model)
         for loop in (runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
                 dataset = loop.dataloader.dataset
-                known = len(meta.get("classes") or ()) or outputs
-                _check_labels(dataset, "test", known)
-                _agree(runner, dataset, meta, outputs, "the test set", str(runner._load_from))
+                _relabel(runner, dataset, "test", meta, str(runner._load_from))
                 loop.evaluator.dataset_meta = metainfo(dataset)
 
 
 def _outputs(model: nn.Module) -> int | None:
     """How many classes a classifier tells apart, if its head says so."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    outputs = getattr(getattr(model, "head", None), "num_classes", None)
+    outputs = getattr(getattr(unwrapped(model), "head", None), "num_classes", None)
     return outputs if isinstance(outputs, int) and outputs > 0 else None
 
 
-def _agree(
-    runner: Runner, dataset: Dataset, meta: dict, outputs: int | None, name: str, other: str
-) -> None:
+def _relabel(runner: Runner, dataset: Dataset, name: str, meta: Mapping, other: str) -> None:
+    """Gives the data set ``name`` the labels of the classes in ``meta``, which is of ``other``."""
+    outputs, theirs = _outputs(runner.model), meta.get("classes")
+    _check_labels(dataset, name, len(theirs) if theirs else outputs)
     classes = metainfo(dataset).get("classes")
     if not classes:
         return
-    if not meta.get("classes"):
+    if not theirs:
         if outputs and len(classes) != outputs:
             raise UserError(
-                f"{name} has {len(classes)} classes ({shortened(classes)}), the head {outputs} "
-                f"outputs, and {other} names no classes: name them in the same order, with "
-                "metainfo=dict(classes=[...])."
+                f"the {name} set has {len(classes)} classes ({shortened(classes)}), the head "
+                f"{outputs} outputs, and {other} names no classes: name them in the same order, "
+                "with metainfo=dict(classes=[...])."
             )
         runner.logger.warning(
-            f"{other} names no classes: that they are those of {name}, in the same order, is "
-            f"taken for granted: {shortened(classes)}."
+            f"{other} names no classes: that they are those of the {name} set, in the same order, "
+            f"is taken for granted: {shortened(classes)}."
         )
-        return
-    if missing := agree(dataset, meta, name, other):
+    elif missing := agree(dataset, meta, f"the {name} set", other):
         runner.logger.warning(
-            f"{name} has no picture of {len(missing)} of {len(meta['classes'])} classes: "
+            f"the {name} set has no picture of {len(missing)} of {len(theirs)} classes: "
             f"{shortened(missing)}."
         )
 
 
 def _check_labels(dataset: Dataset, name: str, classes: int | None) -> None:
     """Looks for labels beyond the classes, where the data set has not done so itself."""
-    for each in levels(dataset) if classes else ():
-        if not holds_pictures(each):
-            continue
-        if hasattr(each, "largest"):
-            found = [each.largest] if each.largest else []
-        else:
-            infos = (each.get_data_info(i) for i in range(len(each)))
-            found = ((info.get("gt_label"), info.get("img_path", "a picture")) for info in infos)
-        for label, place in found:
-            for number in label if isinstance(label, list | tuple) else [label]:
-                if isinstance(number, int | np.integer) and not 0 <= number < classes:
-                    raise UserError(
-                        f"{place}: the label {number} is none of the {classes} classes in the "
-                        f"{name} set. Labels count from 0: 0 to {classes - 1}."
-                    )
+    if classes is None:
+        return
+    for label, place in chain.from_iterable(map(_labels, levels(dataset))):
+        for number in label if isinstance(label, list | tuple) else [label]:
+            if isinstance(number, int | np.integer) and not 0 <= number < classes:
+                raise UserError(
+                    f"{place}: the label {number} is none of the {classes} classes in the "
+                    f"{name} set. Labels count from 0: 0 to {classes - 1}."
+                )
 
 
-def _another_test_set(runner: Runner) -> Dataset | None:
-    """The data set to test on after the training, if it is not that of the validation."""
-    configs = [runner.cfg.get(f"{name}_dataloader") for name in ("val", "test")]
-    val, test = (with_pipeline((each or {}).get("dataset", {}), []) for each in configs)
-    return DATASETS.build(test) if "type" in test and test != val else None
+def _labels(dataset: Any) -> Iterator[tuple[Any, str]]:
+    """A data set's labels and whose they are; of ours, which looked through them, the largest."""
+    if hasattr(dataset, "largest"):
+        yield from [dataset.largest] if dataset.largest else []
+    elif holds_pictures(dataset):
+        for info in map(dataset.get_data_info, range(len(dataset))):
+            yield info.get("gt_label"), info.get("img_path", "a picture")

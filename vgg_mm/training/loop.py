@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import LOOPS
 from vgg_mm.signals import Noted, handled, outlive
+from vgg_mm.training.distributed import unwrapped
 from vgg_mm.upstream import shorten_history
 
 
@@ -53,12 +53,10 @@ class TrainLoop(EpochBasedTrainLoop):
 
         A step counts itself and holds the rate, which would be compiled anew at each.
         """
-        model = self.runner.model
-        if vars(model).pop("train_step", None) is None:
+        if vars(self.runner.model).pop("train_step", None) is None:
             return
         options = self.runner.cfg.compile
-        net = model.module if is_model_wrapper(model) else model
-        for name, part in net.named_children():
+        for name, part in unwrapped(self.runner.model).named_children():
             if name != "data_preprocessor":
                 part.compile(**(options if isinstance(options, dict) else {}))
 
@@ -98,11 +96,10 @@ class TrainLoop(EpochBasedTrainLoop):
         sampler.skip(batches * self.dataloader.batch_size)
 
     def _ended(self) -> bool:
-        return any(getattr(scheduler, "ended", False) for scheduler in self._schedulers())
-
-    def _schedulers(self) -> list:
         schedulers = self.runner.param_schedulers or []
-        return sum(schedulers.values(), []) if isinstance(schedulers, dict) else schedulers
+        if isinstance(schedulers, dict):  # of several optimisers
+            schedulers = sum(schedulers.values(), [])
+        return any(getattr(scheduler, "ended", False) for scheduler in schedulers)
 
     def _validates(self) -> bool:
         return self.runner.val_loop is not None and (

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from vgg_mm.errors import UserError
 from vgg_mm.registry import PARAM_SCHEDULERS
+from vgg_mm.training.faults import measured
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -30,6 +31,8 @@ class PlateauLR(ReduceOnPlateauLR):
         monitor: The validation metric, the greater the better.
         kwargs: What mmengine adds.
     """
+
+    best: float
 
     def __init__(
         self,
@@ -67,16 +70,11 @@ class PlateauLR(ReduceOnPlateauLR):
         """
         if metrics is None:
             return
-        if self.monitor not in metrics:
-            raise UserError(
-                f"PlateauLR: the validation gives no '{self.monitor}', only {', '.join(metrics)}: "
-                "set param_scheduler.monitor to one of these."
-            )
-        value = float(metrics[self.monitor])
+        value = measured(metrics, self.monitor, "param_scheduler.monitor")
         if not math.isfinite(value):
             raise UserError(
-                f"PlateauLR: the validation's {self.monitor} is {value}: the training ends, and "
-                "nothing is saved of it. Its last checkpoint is whole; begin anew at a lower rate "
+                f"the validation's {self.monitor} is {value}: the training ends, and nothing is "
+                "saved of it. Its last checkpoint is whole; begin anew at a lower rate "
                 "(optim_wrapper.optimizer.lr), or look at the data."
             )
         if self._is_better(value, self.best):

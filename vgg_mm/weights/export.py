@@ -84,7 +84,8 @@ def _to_layout(
         or (head and head.fc6.padding == "same")
     ):
         raise UserError(
-            f"{to}'s nets have no dilations, ceil_mode or pools of stride 1: use --to onnx."
+            f"{to}'s nets have no dilations, no ceil_mode and five pools of stride 2: "
+            "use --to onnx."
         )
     weights = backbone.state_dict()
     names = conv_names(to, backbone.arch, backbone.with_norm)

@@ -19,7 +19,7 @@ from mmengine.runner import checkpoint as mmengines
 from torch import Tensor
 
 from vgg_mm.errors import UserError, library, suggest
-from vgg_mm.training.checkpoints import read_checkpoint
+from vgg_mm.weights.checkpoint import read_checkpoint
 from vgg_mm.writing import replacing
 
 LISTS = {
