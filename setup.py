@@ -30,7 +30,7 @@ setup(
             ".mim/configs/**/*.py",
             ".mim/configs/*.yml",
             ".mim/tools/**/*.py",
-            ".mim/tools/reproduce/templates/*",
+            ".mim/tools/reproduce/page.html",
             ".mim/tools/*.sh",
         ],
     },
@@ -46,9 +46,8 @@ setup(
         "numpy",
         "pillow>=11.3",  # AVIF headers
         "matplotlib",
-        "jinja2",
-        "markupsafe",
         "rich",
+        "markdown-it-py",
         "mat4py",
     ],
     extras_require={

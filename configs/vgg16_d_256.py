@@ -10,6 +10,11 @@ Trains from scratch as it stands. The paper began with net A's layers:
     tools/dist_train.sh configs/vgg16_d_256.py 4 --init-from-a work_dirs/vgg11_a_256/best.pth
 """
 
-_base_ = "_base_/S_256.py"
+_base_ = "_base_/paper.py"
 
+S, Q = 256, 256
 model = dict(backbone=dict(arch="D"))
+_base_.train_dataloader.dataset.dataset.pipeline[0].S = S
+_base_.val_dataloader.dataset.pipeline[1].Q = Q
+_base_.test_dataloader.dataset.pipeline[1].Q = Q
+_base_.tta_pipeline[1].scales = [Q]

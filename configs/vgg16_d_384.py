@@ -10,6 +10,11 @@ The paper started from the S = 256 model, at a tenth of its learning rate:
     tools/dist_train.sh configs/vgg16_d_384.py 4 --start-from work_dirs/vgg16_d_256/best.pth
 """
 
-_base_ = "_base_/S_384.py"
+_base_ = "_base_/paper.py"
 
+S, Q = 384, 384
 model = dict(backbone=dict(arch="D"))
+_base_.train_dataloader.dataset.dataset.pipeline[0].S = S
+_base_.val_dataloader.dataset.pipeline[1].Q = Q
+_base_.test_dataloader.dataset.pipeline[1].Q = Q
+_base_.tta_pipeline[1].scales = [Q]

@@ -10,6 +10,11 @@ Trains from scratch as it stands. The paper fine-tuned the S = 384 model:
     tools/dist_train.sh configs/vgg19_e_jitter.py 4 --start-from work_dirs/vgg19_e_384/best.pth
 """
 
-_base_ = "_base_/S_jitter.py"
+_base_ = "_base_/paper.py"
 
+S, Q = (256, 512), 384
 model = dict(backbone=dict(arch="E"))
+_base_.train_dataloader.dataset.dataset.pipeline[0].S = S
+_base_.val_dataloader.dataset.pipeline[1].Q = Q
+_base_.test_dataloader.dataset.pipeline[1].Q = Q
+_base_.tta_pipeline[1].scales = [Q]

@@ -116,7 +116,7 @@ def test_a_wheel_holds_configs_and_tools_where_mim_looks(installed):
     carried = installed / "vgg_mm/.mim"
     assert listed(carried / "configs", "**/*.*") == listed(ROOT / "configs", "**/*.py", "*.yml")
     assert listed(carried / "tools", "**/*.*") == listed(
-        ROOT / "tools", "**/*.py", "*.sh", "**/templates/*"
+        ROOT / "tools", "**/*.py", "*.sh", "**/*.html"
     )
     for name in ("model-index.yml", "tools/train.py", "configs/_base_/paper.py"):
         assert not (carried / name).is_symlink()

@@ -1,4 +1,4 @@
-"""Work on many files, or the like, in several processes."""
+"""A pool of processes for work on many files, or the like."""
 
 from __future__ import annotations
 

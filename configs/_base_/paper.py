@@ -1,12 +1,11 @@
 """What the 12 models of Table 3 share: Sec. 3.1's recipe on ILSVRC-2012, and the runtime.
 
-The pieces `load`, `light`, `centre` and `pack` are for the pipelines, which depend on S: see
-S_256.py, S_384.py and S_jitter.py beside this file.
+A leaf says the rest: the net's `arch`, and S and Q, which it writes into the pipelines.
 """
 
 default_scope = "mmpretrain"
 
-# Sec. 2: mean-only input; the net's `arch` is the leaf's.
+# Sec. 2: mean-only input.
 model = dict(
     type="ImageClassifier",
     backbone=dict(type="vgg_mm.VGG"),
@@ -16,6 +15,7 @@ model = dict(
     ),
 )
 
+# Sec. 3.1: the pipelines' pieces, for configs whose pipelines are others.
 pack = [dict(type="PackInputs", meta_keys=["img_path"])]
 load = [dict(type="vgg_mm.LoadImage")]
 light = [
@@ -41,7 +41,12 @@ train_dataloader = dict(
     sampler=dict(type="vgg_mm.EpochSampler"),
     dataset=dict(
         type="vgg_mm.SeededDataset",
-        dataset=dict(type="vgg_mm.ImageNet", data_root="data/imagenet", split="train"),
+        dataset=dict(
+            type="vgg_mm.ImageNet",
+            data_root="data/imagenet",
+            split="train",
+            pipeline=[dict(type="vgg_mm.LoadScaledCrop", size=224), *light],
+        ),
     ),
 )
 val_dataloader = dict(
@@ -50,7 +55,12 @@ val_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type="default_collate"),
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
-    dataset=dict(type="vgg_mm.ImageNet", data_root="data/imagenet", split="val"),
+    dataset=dict(
+        type="vgg_mm.ImageNet",
+        data_root="data/imagenet",
+        split="val",
+        pipeline=[*load, dict(type="vgg_mm.Rescale"), *centre],
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="Accuracy", topk=(1,))
@@ -73,6 +83,7 @@ train_cfg = dict(type="vgg_mm.TrainLoop", max_epochs=74, val_interval=1)
 
 # Sec. 3.2.
 tta_model = dict(type="vgg_mm.TestTime", views="dense", flip=True, crop_size=224)
+tta_pipeline = [*load, dict(type="vgg_mm.MultiScale"), *pack]
 
 randomness = dict(seed=0)
 default_hooks = dict(

@@ -25,8 +25,7 @@ from mmpretrain.visualization import UniversalVisualizer
 
 from tools.analysis import report
 from tools.data import make_demo
-from tools.reproduce import pictures as data
-from tools.reproduce import rates
+from tools.reproduce import images, rates
 from tools.reproduce import steps as run
 from tools.reproduce.bootstrap import (
     FAILS,
@@ -38,7 +37,7 @@ from tools.reproduce.bootstrap import (
     judge,
 )
 from tools.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER
-from tools.reproduce.plan import Run, make_plan
+from tools.reproduce.plan import MODELS, Run, make_plan
 from tools.reproduce.report import write_report
 from tools.reproduce.results import Results
 from tools.reproduce.scales import SCALES, SMALL, Scale
@@ -60,7 +59,7 @@ def in_the_repository(monkeypatch):
 
 
 def plan(folder, tree, archs=ARCHS):
-    return make_plan(MICRO, [Run(0, 0, data.folders(tree), folder)], archs=archs)
+    return make_plan(MICRO, [Run(images.folders(tree), folder)], archs=archs)
 
 
 def in_process(step, command):
@@ -80,7 +79,7 @@ def in_process(step, command):
 
 
 def test_imagenets_plan_is_what_the_docs_say():
-    steps = make_plan(SCALES["imagenet"], [Run(0, 0, data.imagenet("data/imagenet"), Path("."))], 4)
+    steps = make_plan(SCALES["imagenet"], [Run(images.imagenet("data/imagenet"), Path("."))], 4)
     planned = {str(step) for step in steps}
     chained = 0
     for arch, S in TRAININGS:
@@ -90,7 +89,7 @@ def test_imagenets_plan_is_what_the_docs_say():
         assert command in planned
         chained += "best.pth" in command
     assert chained == 10
-    one = make_plan(SCALES["imagenet"], [Run(0, 0, data.imagenet("data/imagenet"), Path("."))], 1)
+    one = make_plan(SCALES["imagenet"], [Run(images.imagenet("data/imagenet"), Path("."))], 1)
     tests = [str(step) for step in one if step.kind == "test"]
     assert tests[:12] == [scores_command(*training) for training in TRAININGS]
 
@@ -98,8 +97,8 @@ def test_imagenets_plan_is_what_the_docs_say():
 @pytest.mark.parametrize("name", SCALES)
 def test_every_size_follows_from_the_crop(name, jpeg_tree):
     scale = SCALES[name]
-    pictures = data.folders(jpeg_tree)
-    for step in make_plan(scale, [Run(0, 0, pictures, Path("w"))]):
+    data = images.folders(jpeg_tree)
+    for step in make_plan(scale, [Run(data, Path("w"))]):
         if step.kind == "train":
             command = step.command()
             cfg = Config.fromfile(command[2])
@@ -122,7 +121,9 @@ def test_every_size_follows_from_the_crop(name, jpeg_tree):
 
 
 def test_the_chain_finds_what_it_starts_from(jpeg_tree):
-    steps = make_plan(MICRO, [Run(0, s, data.folders(jpeg_tree), Path(f"w{s}")) for s in (0, 1)])
+    steps = make_plan(
+        MICRO, [Run(images.folders(jpeg_tree), Path(f"w{s}"), seed=s) for s in (0, 1)]
+    )
     assert len(steps) == 2 * 2 * 14
     trained = set()
     for step in steps:
@@ -134,7 +135,7 @@ def test_the_chain_finds_what_it_starts_from(jpeg_tree):
 def test_work_is_in_proportion_to_multiply_adds(jpeg_tree):
     work = {s.name: s.work for s in plan(Path("w"), jpeg_tree, None) if s.kind == "train"}
     assert work["vgg11_a_256"] < work["vgg13_b_256"] < work["vgg16_d_256"] < work["vgg19_e_256"]
-    full = make_plan(SCALES["imagenet"], [Run(0, 0, data.imagenet("x"), Path("."))])
+    full = make_plan(SCALES["imagenet"], [Run(images.imagenet("x"), Path("."))])
     (d,) = (s.work for s in full if s.kind == "train" and s.name == "vgg16_d_256")
     assert d == pytest.approx(3 * 74 * 1_281_167 * 15.47e9, rel=1e-3)
 
@@ -142,8 +143,8 @@ def test_work_is_in_proportion_to_multiply_adds(jpeg_tree):
 # --- folds
 
 
-def test_every_picture_is_tested_on_in_one_fold(tmp_path):
-    trees = data.demo_folds(tmp_path, 3)
+def test_every_image_is_tested_on_in_one_fold(tmp_path):
+    trees = images.demo_folds(tmp_path, 3)
 
     def files(tree, split):
         return {file.resolve() for file in (tree / split).rglob("*.jpg")}
@@ -154,11 +155,11 @@ def test_every_picture_is_tested_on_in_one_fold(tmp_path):
     for tree in trees:
         assert files(tree, "train") | files(tree, "val") == everything
         assert not files(tree, "train") & files(tree, "val")
-        assert data.folders(tree, measure=False).classes == 8
-    chosen = data.held_out(tmp_path)
+        assert images.folders(tree, measure=False).classes == 8
+    chosen = images.held_out(tmp_path)
     assert files(chosen, "train") | files(chosen, "val") == files(trees[0], "train")
     with pytest.raises(UserError, match="fold1 holds another split"):
-        data.demo_folds(tmp_path, 4)
+        images.demo_folds(tmp_path, 4)
     for tree in trees[1:]:
         keys = [{make_demo.stem_key(f.stem) + f.parent.name for f in files(tree, s)}
                 for s in ("train", "val")]  # fmt: skip
@@ -290,7 +291,7 @@ def test_the_report_leaves_out_what_is_not_done(finished):
     text = (folder / "report/report.md").read_text()
     assert "Of the 2 trainings planned these are not done: fold 0, seed 1." in text
     assert "--scale micro --seeds 2\n" in text
-    assert "over 1 fold of the pictures and 1 seed" in text and "| fold0_seed1" not in text
+    assert "over 1 fold of the images and 1 seed" in text and "| fold0_seed1" not in text
 
 
 def test_nothing_is_done_twice(finished):
@@ -344,10 +345,10 @@ def test_other_settings_need_another_folder(tmp_path):
 
 def test_settings_are_compared_before_any_are_kept(tmp_path):
     run.check_settings(tmp_path, {"crop": 32}, keep=False)
-    run.check_settings(tmp_path, {"crop": 64, "pictures": None})
+    run.check_settings(tmp_path, {"crop": 64, "data_root": None})
     run.check_settings(tmp_path, {"crop": 64}, keep=False)
-    with pytest.raises(UserError, match=r"\(pictures: see"):
-        run.check_settings(tmp_path, {"crop": 64, "pictures": "mine"})
+    with pytest.raises(UserError, match=r"\(data_root: see"):
+        run.check_settings(tmp_path, {"crop": 64, "data_root": "mine"})
 
 
 def test_the_time_left_counts_what_a_killed_training_has_done(tmp_path, jpeg_tree):
@@ -449,9 +450,9 @@ def test_the_plan_is_a_shell_script(finished):
 def reported(tmp_path_factory, jpeg_tree):
     """A report of made-up scores of all 12 models and both ablations, two seeds of two folds."""
     folder = tmp_path_factory.mktemp("report")
-    pictures = data.folders(jpeg_tree, measure=False)
+    data = images.folders(jpeg_tree, measure=False)
     runs = [
-        Run(fold, seed, pictures, folder / f"fold{fold}_seed{seed}")
+        Run(data, folder / f"fold{fold}_seed{seed}", fold, seed)
         for fold in (0, 1)
         for seed in (0, 1)
     ]
@@ -509,10 +510,16 @@ def test_the_report_has_everything(reported):
     assert "not measured" not in text
     verdicts = re.findall(r"\| (holds|does not hold|undecided) \|", text)
     assert len(verdicts) == sum(len(c.parts) + (len(c.parts) > 1) for c in CLAIMS) + 2
-    images = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert {Path(i).stem for i in images} == {"depth", "scales", "views", "hardest", "confusion"}
-    for image in images:  # none is blank
-        assert mmcv.imread(str(folder / "report" / image)).std() > 20
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert {Path(name).stem for name in figures} == {
+        "depth",
+        "scales",
+        "views",
+        "hardest",
+        "confusion",
+    }
+    for name in figures:  # none is blank
+        assert mmcv.imread(str(folder / "report" / name)).std() > 20
 
 
 def test_every_number_traces_to_a_file(reported):
@@ -522,18 +529,18 @@ def test_every_number_traces_to_a_file(reported):
     assert len(files) == 4 * 14
     assert all(file_sha256(folder / name) == digest for name, digest in files.items())
     # Table 3's first row by hand, from the files.
-    wrong = [Scores.load(r.scores("vgg11_a_256")).error(1) for r in runs]
+    wrong = [Scores.load(r.scores(MODELS[0])).error(1) for r in runs]
     assert f"| A | 256 | 256 | {np.mean(wrong):.1f}<br>[" in text
 
 
 def test_seeds_are_compared_on_the_same_images(tmp_path, jpeg_tree):
-    pictures = data.folders(jpeg_tree, measure=False)
-    runs = [Run(0, seed, pictures, tmp_path / f"seed{seed}") for seed in (0, 1)]
+    data = images.folders(jpeg_tree, measure=False)
+    runs = [Run(data, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)]
     for each in runs:
         step = next(s for s in make_plan(MICRO, [each]) if s.kind == "test")
         make_up(step.command(), jpeg_tree, each)
     Results(MICRO, runs)
-    file = runs[1].scores("vgg11_a_256")
+    file = runs[1].scores(MODELS[0])
     scores = Scores.load(file)
     replace(scores, names=np.roll(scores.names, 1)).save(file)
     with pytest.raises(UserError, match="not tested on the same data"):
@@ -542,7 +549,7 @@ def test_seeds_are_compared_on_the_same_images(tmp_path, jpeg_tree):
 
 def test_nothing_to_report_is_an_error(tmp_path, jpeg_tree):
     with pytest.raises(UserError, match="no scores of fold 0, seed 0"):
-        Results(MICRO, [Run(0, 0, data.folders(jpeg_tree, measure=False), tmp_path)])
+        Results(MICRO, [Run(images.folders(jpeg_tree, measure=False), tmp_path)])
 
 
 def browser():

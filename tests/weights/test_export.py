@@ -44,7 +44,7 @@ def trained(folder, arch, norm=None, preprocessor="dict()"):
     """A config, a checkpoint for it, and its model with these weights."""
     config, path = folder / "config.py", folder / "trained.pth"
     values = dict(classes=CLASSES, channels=8 * WIDTH, hidden=HIDDEN, side=SIDE, width=WIDTH)
-    base = str(ROOT / "configs/_base_/S_256.py")
+    base = str(ROOT / "configs/vgg11_a_256.py")
     values |= dict(base=base, arch=arch, norm=norm, preprocessor=preprocessor)
     config.write_text(CONFIG.format(**values))
     model = lively(MODELS.build(Config.fromfile(config).model))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
+from vgg_mm.writing import write_text
+
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all benchmarks share."""
@@ -42,4 +44,4 @@ def write(figures: dict[str, float], file: Path | None) -> None:
     for name, value in figures.items():
         print(f"{name}: {value:.3g}")
     if file:
-        file.write_text(json.dumps(figures, indent=1) + "\n")
+        write_text(file, json.dumps(figures, indent=1) + "\n")

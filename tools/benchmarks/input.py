@@ -229,10 +229,17 @@ def accuracy(seeds: int) -> dict[str, float]:
             cfg = get_config("demo")
             cfg.merge_from_dict({"randomness.seed": seed, "launcher": "none"})
             cfg.work_dir = f"work_dirs/input_{name}_{seed}"
-            dataset = cfg.train_dataloader.dataset.dataset
-            if name == "fast":
-                fast = dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=cfg.crop)
-                dataset.pipeline = [fast, *dataset.pipeline[4:]]
+            dataset, size = cfg.train_dataloader.dataset.dataset, cfg.tta_model.crop_size
+            ways = {
+                "reference": [
+                    dict(type="vgg_mm.LoadImage", in_memory=True),
+                    dict(type="vgg_mm.ScaleJitter", S=cfg.S),
+                    dict(type="vgg_mm.RandomCrop", size=size),
+                    dict(type="vgg_mm.RandomFlip"),
+                ],
+                "fast": [dict(type="vgg_mm.LoadScaledCrop", S=cfg.S, size=size)],
+            }
+            dataset.pipeline = [*ways[name], dataset.pipeline[-1]]
             runner = Runner.from_cfg(cfg)
             runner.train()
             results.append(runner.val_loop.run()["accuracy/top1"])

@@ -31,7 +31,7 @@ def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]
     run, stored = next(iter(results.stored.items()))
     known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     scores = next(iter(stored.files.values()))
-    pictures = [os.path.join(scores.root, name) for name in scores.names[:6].tolist()]
+    images = [os.path.join(scores.root, name) for name in scores.names[:6].tolist()]
     times: dict[AnyRow, float] = {}
     for row in results.rows:
         if row in EACH_Q:
@@ -49,9 +49,9 @@ def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]
                 except UserError:  # the weights are gone
                     break
                 seconds = []
-                for picture in [pictures[0], *pictures]:
+                for image in [images[0], *images]:
                     start = time.perf_counter()
-                    predictor(picture)
+                    predictor(image)
                     seconds.append(time.perf_counter() - start)
                 known[key] = float(np.median(seconds[1:]))
             total += known[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tools.reproduce.pictures import folders
+from tools.reproduce.images import folders
 from tools.reproduce.plan import Run, make_plan
 from tools.reproduce.rates import Rates
 from tools.reproduce.report import write_report
@@ -16,29 +16,28 @@ from vgg_mm.demo import unpack
 _WORKERS = {key: value for key, value in SMALL.items() if "workers" in key}
 
 
-def dry_run(scale: Scale, pictures: str | Path | None, scratch: Path, start: Start = start) -> None:
+def dry_run(scale: Scale, images: str | Path | None, scratch: Path, start: Start = start) -> None:
     """Trains every model for a step of two images, and tests it on one; writes a report of that.
 
     All nets are narrow, whatever the scale; then net D, and net A that it starts from, come at
-    their full size. Any tree of folders will do, ImageNet's or a few pictures in the same layout.
+    their full size. Any tree of folders will do, ImageNet's or a few images in the same layout.
 
     Args:
         scale: The sizes.
-        pictures: The tree; default: the demo's.
+        images: The tree; default: the demo's.
         scratch: An empty folder to work in.
         start: As in :func:`tools.reproduce.steps.run_plan`.
     """
-    data = folders(pictures or unpack(scratch / "data"), measure=False)
+    data = folders(images or unpack(scratch / "data"), measure=False)
     few = {"train_dataloader.dataset.dataset.indices": 2} | {
         f"{loader}.dataset.indices": 1 for loader in ("val_dataloader", "test_dataloader")
     }
     full = replace(scale, batch=2, epochs=1, options={**scale.options, **_WORKERS, **few})
     narrow = replace(full, width=4, channels=32, options={**full.options, "init_from_a_std": None})
-    all_nets, full_size = Run(0, 0, data, scratch / "narrow"), Run(0, 0, data, scratch / "full")
     one_step = replace(data, train=2, val=1)
     steps = [
-        *make_plan(narrow, [replace(all_nets, data=one_step)]),
-        *make_plan(full, [replace(full_size, data=one_step)], archs=("A", "D")),
+        *make_plan(narrow, [Run(one_step, scratch / "narrow")]),
+        *make_plan(full, [Run(one_step, scratch / "full")], archs=("A", "D")),
     ]
     run_plan(steps, Rates({"train": 1e10, "test": 1e10}), start)
     write_report(narrow, [steps[0].run], steps, scratch)

@@ -1,114 +1,66 @@
-"""A document in blocks, from which templates make Markdown and one self-contained HTML page."""
+"""A document in Markdown, and the self-contained HTML page that is made of it."""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from string import Template
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A heading of level 1 to 3."""
-
-    text: str
-    level: int = 2
+from markdown_it import MarkdownIt
 
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph; what stands between backticks is code."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table; cells may hold line breaks. On a phone it scrolls in a box of its own.
+def table(caption: str, rows: Sequence[Sequence[str]], note: str = "") -> str:
+    """A table; its cells may hold line breaks.
 
     A row whose first cell alone is filled is a heading for those below it.
 
-    Attributes:
+    Args:
         caption: Its name.
         rows: The first one is the header.
         note: What to see in it.
     """
+    header, *body = (
+        [cell.strip().replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in rows
+    )
+    lines = (f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
+    return "\n\n".join(filter(None, [f"**{caption}**", note, "\n".join(lines)]))
 
-    caption: str
-    rows: Sequence[Sequence[str]]
-    note: str = ""
 
-
-@dataclass(frozen=True)
-class Picture:
+def figure(name: str, caption: str, note: str) -> str:
     """A figure.
 
-    Attributes:
-        folder: The document's.
-        name: The PNG's, below it.
+    Args:
+        name: The PNG's name, below the document's folder.
         caption: What it is.
         note: What to see in it.
     """
-
-    folder: Path
-    name: str
-    caption: str
-    note: str
-
-    def base64(self) -> str:
-        """The file's bytes, to be put into the page."""
-        return base64.b64encode((self.folder / self.name).read_bytes()).decode()
+    return f"![{caption}]({name})\n\n**{caption}.** {note}"
 
 
-@dataclass(frozen=True)
-class Code:
+def code(text: str) -> str:
     """Commands."""
-
-    text: str
-
-
-Block = Heading | Text | Grid | Picture | Code
+    return f"```bash\n{text}\n```"
 
 
-def as_markdown(blocks: Sequence[Block]) -> str:
-    """The document in Markdown; its pictures stay beside it."""
-    return _render("report.md", blocks=blocks)
+def as_html(title: str, markdown: str, folder: Path) -> str:
+    """The document as one HTML page; wide tables scroll in boxes of their own on a phone.
 
+    Args:
+        title: The page's.
+        markdown: The document.
+        folder: Where its figures are, which are put into the page.
+    """
 
-def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """The document as one HTML page, pictures included."""
-    return _render("report.html", title=title, blocks=blocks)
+    def inline(image: re.Match) -> str:
+        data = base64.b64encode((folder / image[1]).read_bytes()).decode()
+        return f'<img src="data:image/png;base64,{data}"'
 
-
-def _render(template: str, blocks: Sequence[Block], **values: str) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=template.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"code": _code, "lines": _lines, "cell": _cell}
-    named = [(type(block).__name__, block) for block in blocks]
-    return environment.get_template(template).render(blocks=named, **values)
-
-
-def _code(text: str) -> Markup:
-    """Text as HTML; what stands between backticks is code."""
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _lines(text: str) -> Markup:
-    """A cell's text as HTML."""
-    return Markup("<br>").join(text.strip().split("\n"))
-
-
-def _cell(text: str) -> str:
-    """A cell's text in Markdown."""
-    return text.strip().replace("|", r"\|").replace("\n", "<br>")
+    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    body = re.sub('<img src="(.+?)"', inline, body)
+    body = body.replace("<table>", "<div class=box tabindex=0><table>")
+    body = body.replace("</table>", "</table></div>").replace("<pre>", "<pre tabindex=0>")
+    page = Template(Path(__file__).with_name("page.html").read_text())
+    return page.substitute(title=escape(title), body=body)

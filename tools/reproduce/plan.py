@@ -5,90 +5,98 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from tools.reproduce.pictures import Data
+from tools.reproduce.images import Data
 from tools.reproduce.scales import ROOT, Scale, as_arguments, config_file, options
 from vgg_mm.models.describe import build, describe, total
 from vgg_mm.paper import S_JITTER, TRAININGS, Side, Training, config_name, scaled, scores_needed
 from vgg_mm.testing.evaluation import VIEWS
 
-# The settings that a test looks at: of the net, the pictures, and S and Q for its scores.
+# The settings that a test looks at: of the net, the images, and S and Q for its scores.
 FOR_TESTS = ("S", "Q", "model", "test_", "tta_")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of all models: a seed, and a split of the pictures.
+    """One training of all models: a seed, and a split of the images.
 
     Its folder looks as if its commands had been typed there: ``work_dirs/CONFIG`` and
     ``scores/CONFIG.npz``.
     """
 
-    fold: int
-    seed: int
     data: Data
     folder: Path
+    fold: int = 0
+    seed: int = 0
 
     @property
     def name(self) -> str:
         """What to call it."""
         return f"fold {self.fold}, seed {self.seed}"
 
-    def work_dir(self, config: str) -> Path:
+    def work_dir(self, name: str) -> Path:
         """Where a model is trained."""
-        return self.folder / "work_dirs" / config
+        return self.folder / "work_dirs" / name
 
-    def scores(self, config: str) -> Path:
+    def scores(self, model: Model) -> Path:
         """Where a model's scores are."""
-        return self.folder / "scores" / f"{config}.npz"
-
-    def ablation(self, name: str) -> Path:
-        """Where an ablation's scores are."""
-        return self.folder / "ablations" / f"{name}.npz"
+        return self.folder / ("ablations" if model.ablation else "scores") / f"{model.name}.npz"
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """A model trained once more, with one thing changed.
+class Model:
+    """A model to train, and the one test that its scores come from.
 
     Attributes:
         name: Of its work dir and its scores.
-        text: What is left out.
-        training: The model that it is compared with.
-        options: The change, key -> value at crops of ``c`` pixels.
-        Q: The test's scale.
+        training: The net and its S.
+        views: The test's.
+        scales: The test's Q.
+        ablation: What is left out of the model of Table 3 that it is compared with; empty: nothing.
+        options: How it is left out, key -> value.
     """
 
     name: str
-    text: str
     training: Training
-    options: dict[str, object]
-    Q: int
+    views: str
+    scales: tuple[int, ...]
+    ablation: str = ""
+    options: dict[str, object] = field(default_factory=dict)
 
 
-def ablations(crop: int) -> tuple[Ablation, ...]:
-    """PCA lighting and scale jitter, each left out of one model."""
+MODELS = tuple(
+    Model(config_name(*training), training, views, tuple(scales))
+    for training in TRAININGS
+    for views, scales in [scores_needed(*training)]
+)
+
+
+def ablations(crop: int) -> tuple[Model, ...]:
+    """PCA lighting and scale jitter, each left out of one model, at crops of ``crop`` pixels."""
     pipeline = "train_dataloader.dataset.dataset.pipeline"
     return (
-        Ablation(
+        Model(
             "vgg11_a_256_no_lighting",
-            "net A, S = 256, without PCA lighting",
-            ("A", 256),
-            {f"{pipeline}.1.std": 0.0},
-            256,
+            training=("A", 256),
+            views="dense",
+            scales=(256,),
+            ablation="net A, S = 256, without PCA lighting",
+            options={f"{pipeline}.1.std": 0.0},
         ),
-        Ablation(
+        Model(
             "vgg16_d_jitter_no_jitter",
-            "net D from its S = 384 model, as long as with jitter, at S = 384 still",
-            ("D", S_JITTER),
-            {f"{pipeline}.0.S": scaled(384, crop)},
-            384,
+            training=("D", S_JITTER),
+            views="dense",
+            scales=(384,),
+            ablation="net D from its S = 384 model, as long as with jitter, at S = 384 still",
+            options={f"{pipeline}.0.S": scaled(384, crop)},
         ),
     )
 
@@ -168,36 +176,15 @@ def make_plan(
         processes: GPUs, or CPU processes, that share each command.
         archs: The nets to take, net A among them; default: all.
     """
-    return [
-        step
-        for run in runs
-        for step in _run_steps(scale, run, processes)
-        if archs is None or _arch(step) in archs
-    ]
-
-
-def _arch(step: Step) -> str:
-    name = step.name.split("_")
-    return "A-LRN" if name[2] == "lrn" else name[1].upper()
-
-
-def _run_steps(scale: Scale, run: Run, processes: int) -> Iterator[Step]:
-    trained: dict[Training, Step] = {}
-    for training in TRAININGS:
-        config = config_name(*training)
-        before = trained.get(_before(*training))
-        trained[training] = _train(scale, run, processes, training, config, before)
-        yield trained[training]
-        views, scales = scores_needed(*training)
-        out = run.scores(config)
-        yield _test(scale, run, processes, training, trained[training], views, scales, out)
-    for ablation in ablations(scale.crop):
-        training, name = ablation.training, ablation.name
-        before = trained.get(_before(*training))
-        step = _train(scale, run, processes, training, name, before, ablation.options)
-        yield step
-        out = run.ablation(name)
-        yield _test(scale, run, processes, training, step, "dense", [ablation.Q], out)
+    steps: list[Step] = []
+    for run in runs:
+        trained: dict[Training, Step] = {}
+        for model in (*MODELS, *ablations(scale.crop)):
+            if archs is None or model.training[0] in archs:
+                train = _train(scale, run, processes, model, trained.get(_before(*model.training)))
+                trained.setdefault(model.training, train)
+                steps += [train, _test(scale, run, processes, model, train)]
+    return steps
 
 
 def _before(arch: str, S: Side) -> Training | None:
@@ -213,104 +200,69 @@ def _tool(name: str, processes: int, *arguments: str) -> list[str]:
     return [os.path.relpath(ROOT / f"tools/dist_{name}.sh"), *arguments, str(processes)]
 
 
-def _train(
-    scale: Scale,
-    run: Run,
-    processes: int,
-    training: Training,
-    name: str,
-    before: Step | None,
-    further: dict[str, object] | None = None,
-) -> Step:
-    config, work_dir = config_file(*training), run.work_dir(name)
-    changes = options(scale, *training, run.data, run.seed, processes, further)
+def _train(scale: Scale, run: Run, processes: int, model: Model, before: Step | None) -> Step:
+    arch, S = model.training
+    config, work_dir = config_file(arch, S), run.work_dir(model.name)
+    changes = options(scale, arch, S, run.data, run.seed, processes, model.options)
     where = [] if work_dir == Path("work_dirs", Path(config).stem) else ["--work-dir", work_dir]
-    images = run.data.train * scale.epochs
     start = []
     if before:
-        option = "--init-from-a" if training[1] == 256 else "--start-from"
+        option = "--init-from-a" if S == 256 else "--start-from"
         start = [option, str(before.work_dir / "best.pth")]
+    an_image = multiply_adds(scale, arch, scale.crop, run.data.classes)
     return Step(
-        *("train", name, run, _tool("train", processes, config), start),
+        kind="train",
+        name=model.name,
+        run=run,
+        tool=_tool("train", processes, config),
+        start=start,
         rest=[*map(str, where), *as_arguments(changes)],
         needs=before,
-        work=3 * images * multiply_adds(scale, training[0], scale.crop, run.data.classes),
+        work=3 * run.data.train * scale.epochs * an_image,
         work_dir=work_dir,
         epochs=scale.epochs,
         iterations=scale.epochs * (run.data.train // scale.batch),
     )
 
 
-def _test(
-    scale: Scale,
-    run: Run,
-    processes: int,
-    training: Training,
-    trained: Step,
-    views: str,
-    scales: Sequence[int],
-    out: Path,
-) -> Step:
-    config, crop, name = config_file(*training), scale.crop, trained.name
-    sides = [scaled(Q, crop) for Q in scales]
-    changes = {
-        key: value
-        for key, value in options(scale, *training, run.data).items()
-        if key.startswith(FOR_TESTS)
-    }
-    best = trained.work_dir / "best.pth"
-    arguments = ["--views", views, "--scales", *map(str, sides), "--out", str(out)]
+def _test(scale: Scale, run: Run, processes: int, model: Model, trained: Step) -> Step:
+    arch, S = model.training
+    sides = [scaled(Q, scale.crop) for Q in model.scales]
+    changes = options(scale, arch, S, run.data)
+    changes = {key: value for key, value in changes.items() if key.startswith(FOR_TESTS)}
+    arguments = ["--views", model.views, "--scales", *map(str, sides)]
+    arguments += ["--out", str(run.scores(model))]
     if changes:  # the log's folder
-        arguments += ["--work-dir", str(run.folder / "tests" / name)]
-    work = sum(
-        view_work(scale, training[0], view, side, run.data.classes)
-        for view in VIEWS[views]
-        for side in sides
-    )
+        arguments += ["--work-dir", str(run.folder / "tests" / model.name)]
+
+    def an_image(side: int) -> int:
+        return multiply_adds(scale, arch, side, run.data.classes)
+
+    work = {"dense": sum(map(an_image, sides)), "crops": 25 * len(sides) * an_image(scale.crop)}
     return Step(
-        *("test", name, run, _tool("test", processes, config, str(best))),
+        kind="test",
+        name=model.name,
+        run=run,
+        tool=_tool("test", processes, config_file(arch, S), str(trained.work_dir / "best.pth")),
         rest=[*arguments, *as_arguments(changes)],
         needs=trained,
-        work=run.data.val * work,
+        work=2 * run.data.val * sum(work[view] for view in VIEWS[model.views]),  # 2: the mirror's
     )
-
-
-def view_work(scale: Scale, arch: str, view: str, side: int, classes: int) -> int:
-    """The multiply-adds of a view of one image, square and of that side, and of its mirror image.
-
-    Args:
-        scale: The sizes.
-        arch: The net.
-        view: ``dense`` or ``crops``.
-        side: Q in pixels.
-        classes: Outputs of fc8.
-    """
-    if view == "dense":
-        return 2 * multiply_adds(scale, arch, side, classes)
-    return 2 * 25 * multiply_adds(scale, arch, scale.crop, classes)
 
 
 @cache
-def _multiply_adds(
-    arch: str, width: int, channels: int, kernel: int, side: int, classes: int
-) -> int:
-    from mmengine.registry import init_default_scope
-
+def multiply_adds(scale: Scale, arch: str, side: int, classes: int) -> int:
+    """The multiply-adds of net ``arch`` over an image of ``side`` x ``side`` pixels."""
     init_default_scope("mmpretrain")
-    head = dict(in_channels=8 * width, channels=channels, kernel_size=kernel, num_classes=classes)
+    head = dict(in_channels=8 * scale.width, channels=scale.channels, kernel_size=scale.kernel)
     model = build(
         dict(
             type="ImageClassifier",
-            backbone=dict(type="vgg_mm.VGG", arch=arch, width=width),
-            head=dict(type="vgg_mm.VGGHead", **head),
+            backbone=dict(type="vgg_mm.VGG", arch=arch, width=scale.width),
+            head=dict(type="vgg_mm.VGGHead", num_classes=classes, **head),
         )
     )
     return total(describe(model, side, side), "multiply_adds")
-
-
-def multiply_adds(scale: Scale, arch: str, side: int, classes: int) -> int:
-    """The multiply-adds of net ``arch`` over an image of ``side`` x ``side`` pixels."""
-    return _multiply_adds(arch, scale.width, scale.channels, scale.kernel, side, classes)
 
 
 def step_config(scale: Scale, run: Run, training: Training) -> Config:

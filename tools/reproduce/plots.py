@@ -142,11 +142,10 @@ def best_row(results: Results) -> AnyRow | None:
                  if row in results.rows), None)  # fmt: skip
 
 
-def confusion(results: Results) -> Figure | None:
-    """The confusion matrix of the best row, all runs together; of 30 classes at most."""
-    row = best_row(results)
+def confusion(results: Results, row: AnyRow) -> Figure | None:
+    """The confusion matrix of a row, all runs together; of 30 classes at most."""
     classes = next(iter(results.stored[next(iter(results.stored))].files.values())).classes
-    if row is None or len(classes) > 30:
+    if len(classes) > 30:
         return None
     counts = np.zeros((len(classes), len(classes)))
     for stored in results.stored.values():
@@ -170,13 +169,9 @@ def confusion(results: Results) -> Figure | None:
     return figure
 
 
-def hardest(results: Results, number: int = 12) -> Figure | None:
-    """The images whose true class the best row of the first run finds least probable."""
-    row = best_row(results)
-    stored = next(iter(results.stored.values()))
-    if row is None:
-        return None
-    scores = stored.scores(row)
+def hardest(results: Results, row: AnyRow, number: int = 12) -> Figure:
+    """The images whose true class a row of the first run finds least probable."""
+    scores = next(iter(results.stored.values())).scores(row)
     p = scores.mean()
     true = p[range(len(p)), scores.labels]
     order = np.argsort(true, kind="stable")[:number]
@@ -195,7 +190,7 @@ def hardest(results: Results, number: int = 12) -> Figure | None:
 
 
 def score_maps(scale: Scale, results: Results, folder: Path, number: int = 3) -> list[Path]:
-    """Draws score maps of net D, or the deepest there is, over a few pictures of the first run."""
+    """Draws score maps of net D, or the deepest there is, over a few images of the first run."""
     run, stored = next(iter(results.stored.items()))
     trained = [
         (arch, S)

@@ -5,27 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
 import mmengine
 import torch
+from matplotlib.figure import Figure
 
 from tools.reproduce import plots
 from tools.reproduce.bootstrap import DRAWS, FAILS, HOLDS, LEVEL, Verdict, images_needed, joint
 from tools.reproduce.claims import CLAIMS, MARGIN, Part
 from tools.reproduce.cost import time_rows
-from tools.reproduce.page import (
-    Block,
-    Code,
-    Grid,
-    Heading,
-    Picture,
-    Text,
-    as_html,
-    as_markdown,
-)
+from tools.reproduce.page import as_html, code, figure, table
 from tools.reproduce.plan import Run, Step
 from tools.reproduce.rates import Rates
 from tools.reproduce.results import Results
@@ -34,7 +26,7 @@ from tools.reproduce.steps import plan_text
 from vgg_mm.paper import scaled
 from vgg_mm.testing.scores import Scores, file_sha256
 from vgg_mm.testing.tables import METHODS, make_tables, scores_files
-from vgg_mm.writing import write_text
+from vgg_mm.writing import replacing, write_text
 
 
 def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root: Path) -> Path:
@@ -60,17 +52,18 @@ def write_report(scale: Scale, runs: Sequence[Run], steps: Sequence[Step], root:
     folder = root / "report"
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     title = f"The VGG paper at scale '{scale.name}'"
-    blocks: list[Block] = [Heading(title, 1), *_summary(scale, runs, results)]
+    blocks = [f"# {title}", *_summary(scale, runs, results)]
     if len(runs) < len(planned):
         left = "; ".join(run.name for run in planned if run not in runs)
-        blocks.append(Text(f"Of the {len(planned)} trainings planned these are not done: {left}."))
-    blocks += [Heading("The paper's claims"), *_claims(results)]
-    blocks += [Heading("Tables"), *_tables(results)]
-    blocks += [Heading("Figures"), *_figures(scale, runs, results, root, folder)]
-    blocks += [Heading("Pictures"), *_pictures(scale, results, folder)]
-    blocks += [Heading("How it was made"), *_settings(scale, planned, runs, steps, root, results)]
-    write_text(folder / "report.md", as_markdown(blocks))
-    write_text(folder / "report.html", as_html(title, blocks))
+        blocks.append(f"Of the {len(planned)} trainings planned these are not done: {left}.")
+    blocks += ["## The paper's claims", *claims(results)]
+    blocks += ["## Tables", *tables(results)]
+    blocks += ["## Figures", *_figures(scale, runs, results, root, folder)]
+    blocks += ["## Images", *_images(scale, results, folder)]
+    blocks += ["## How it was made", *_settings(scale, planned, runs, steps, root, results)]
+    text = "\n\n".join(blocks) + "\n"
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", as_html(title, text, folder))
     return folder / "report.html"
 
 
@@ -91,13 +84,13 @@ NOTES = {
 }
 
 
-def _summary(scale: Scale, runs: Sequence[Run], results: Results) -> Iterable[Block]:
+def _summary(scale: Scale, runs: Sequence[Run], results: Results) -> Iterator[str]:
     folds, seeds = ({getattr(run, what) for run in runs} for what in ("fold", "seed"))
-    yield Text(
+    yield (
         f"Simonyan & Zisserman's 12 models (Table 3), trained and tested at crops of {scale.crop} "
         f"pixels in place of 224, stage 1 {scale.width} channels wide in place of 64, fc6 and fc7 "
         f"{scale.channels} in place of 4096: {_number(len(runs), 'time')}, over "
-        f"{_number(len(folds), 'fold')} of the pictures and {_number(len(seeds), 'seed')}, and "
+        f"{_number(len(folds), 'fold')} of the images and {_number(len(seeds), 'seed')}, and "
         f"tested on {results.images} images of {runs[0].data.classes} classes"
         + (
             ": the errors are not to be compared with the paper's, their differences are."
@@ -106,7 +99,7 @@ def _summary(scale: Scale, runs: Sequence[Run], results: Results) -> Iterable[Bl
         )
     )
     sizes = (224, 256, 288, 352, 384, 416, 512)
-    yield Grid(
+    yield table(
         "Sizes in pixels",
         [
             ["in the paper", *map(str, sizes)],
@@ -115,7 +108,7 @@ def _summary(scale: Scale, runs: Sequence[Run], results: Results) -> Iterable[Bl
         "The tables and claims below name S and Q as the paper does; the figures' are in pixels.",
     )
     N = len(seeds)
-    yield Text(
+    yield (
         f"In brackets are {LEVEL}% confidence intervals: paired bootstrap, {DRAWS:,} draws, over "
         + (
             f"images and seeds. {N} seeds are few: their part of an interval is about "
@@ -133,8 +126,9 @@ def _number(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _claims(results: Results) -> Iterable[Block]:
-    yield Text(
+def claims(results: Results) -> Iterator[str]:
+    """The verdicts on the paper's claims, and how many images would decide what is undecided."""
+    yield (
         "The rule was fixed before the run: a claim holds if the interval of its difference "
         "excludes zero on the claimed side, does not hold if it excludes zero on the other side, "
         "and is undecided if it holds zero. Nets within 1 point count as equal: 'E is about D' "
@@ -160,17 +154,17 @@ def _claims(results: Results) -> Iterable[Block]:
         rows.append(["Ablations: PCA lighting and scale jitter lower the error.", "", "", ""])
     for ablation in results.ablations:
         verdict = results.judge_ablation(ablation)
-        rows.append([f"{ablation.text}: minus with it", *_cells(verdict), "-"])
+        rows.append([f"{ablation.ablation}: minus with it", *_cells(verdict), "-"])
         if verdict.verdict not in (HOLDS, FAILS):
-            undecided.append([ablation.text, *_sizes(verdict, None, results)])
-    yield Grid(
+            undecided.append([ablation.ablation, *_sizes(verdict, None, results)])
+    yield table(
         "Claims and verdicts",
         rows,
         "Compare the sign of the two differences, then look whether the interval leaves zero out.",
     )
     if undecided:
         header = ["difference", "were it as large as here", "were it as large as in the paper"]
-        yield Grid(
+        yield table(
             "Test images that would decide what is undecided",
             [header, *undecided],
             f"{results.images} images are too few for these. An interval shrinks with the square "
@@ -178,9 +172,9 @@ def _claims(results: Results) -> Iterable[Block]:
             "seeds can tell. 'No number': the difference is just where the claim ends, or no image "
             "tells the two apart.",
         )
-    yield Text(
+    yield (
         "Why a claim may not hold here that holds on ImageNet: the nets are narrow and the "
-        "pictures few, so depth buys less than it costs in training. A dense run also sees of "
+        "images few, so depth buys less than it costs in training. A dense run also sees of "
         "an image its middle alone, the sides cut to multiples of 32: the paper's Q are such "
         "multiples, these are not, so that dense evaluation misses a margin which the crops see."
         if results.scale.crop != 224
@@ -204,90 +198,96 @@ def _sizes(verdict: Verdict, part: Part | None, results: Results) -> list[str]:
     return [ours, "-" if papers is None else f"{papers:,}"]
 
 
-def _tables(results: Results) -> Iterable[Block]:
-    for number, table in enumerate(make_tables(results), 3):
-        header = [*table.lines[0].cells]
-        rows = [list(line.cells.values()) for line in table.lines]
-        yield Grid(table.caption, [header, *rows], NOTES[number])
+def tables(results: Results) -> Iterator[str]:
+    """Tables 3-7, the paper's errors beside those measured."""
+    for number, each in enumerate(make_tables(results), 3):
+        rows = [[*each.lines[0].cells], *([*line.cells.values()] for line in each.lines)]
+        yield table(each.caption, rows, NOTES[number])
 
 
 def _figures(
     scale: Scale, runs: Sequence[Run], results: Results, root: Path, folder: Path
-) -> Iterable[Block]:
-    seconds = time_rows(scale, results, root / "cost.json")
-    for name, caption, note, figure in (
-        (
-            "depth",
-            "Error against depth, at the smallest S and one test scale",
-            "Does the blue line fall to the right, as the paper's does? The bars are intervals; "
-            "of two nets the claims above say more, for they compare them image by image.",
-            plots.depth(results),
-        ),
-        (
-            "curves",
-            f"Training loss, {runs[0].name}",
-            "Every net should end far below where it began; the steps down are where the rate "
-            "falls. A model of a larger S (dashed, dotted) goes on from the one before it.",
-            plots.training_curves(runs[0]),
-        ),
-        (
-            "scales",
-            "The effect of S and Q, in pixels",
-            "A model with fixed S is at its best where Q is about S; one with jittered S (red) "
-            "should stay low over the whole range of Q.",
-            plots.scales_effect(results),
-        ),
-        (
-            "views",
-            "Dense against crops",
-            "From left to right the error should fall a little, and the fused nets should be "
-            "below D and E. Differences of so few images are small beside the bars.",
-            plots.views(results),
-        ),
-        (
-            "cost",
-            "Cost against error of every protocol",
-            "Down and to the left is better: a point pays if none is both below and left of it. "
-            "Crops cost many times what dense evaluation costs. Times are from the machine that "
-            "wrote this report, one image at a time.",
-            plots.cost(results, seconds),
-        ),
-    ):
-        if figure:
-            figure.savefig(folder / "figures" / f"{name}.png")
-            yield Picture(folder, f"figures/{name}.png", caption, note)
+) -> Iterator[str]:
+    yield from drawn(
+        folder,
+        "depth",
+        plots.depth(results),
+        "Error against depth, at the smallest S and one test scale",
+        "Does the blue line fall to the right, as the paper's does? The bars are intervals; of two "
+        "nets the claims above say more, for they compare them image by image.",
+    )
+    yield from drawn(
+        folder,
+        "curves",
+        plots.training_curves(runs[0]),
+        f"Training loss, {runs[0].name}",
+        "Every net should end far below where it began; the steps down are where the rate falls. A "
+        "model of a larger S (dashed, dotted) goes on from the one before it.",
+    )
+    yield from drawn(
+        folder,
+        "scales",
+        plots.scales_effect(results),
+        "The effect of S and Q, in pixels",
+        "A model with fixed S is at its best where Q is about S; one with jittered S (red) should "
+        "stay low over the whole range of Q.",
+    )
+    yield from drawn(
+        folder,
+        "views",
+        plots.views(results),
+        "Dense against crops",
+        "From left to right the error should fall a little, and the fused nets should be below D "
+        "and E. Differences of so few images are small beside the bars.",
+    )
+    yield from drawn(
+        folder,
+        "cost",
+        plots.cost(results, time_rows(scale, results, root / "cost.json")),
+        "Cost against error of every protocol",
+        "Down and to the left is better: a point pays if none is both below and left of it. Crops "
+        "cost many times what dense evaluation costs. Times are from the machine that wrote this "
+        "report, one image at a time.",
+    )
 
 
-def _pictures(scale: Scale, results: Results, folder: Path) -> Iterable[Block]:
+def _images(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
     for file in plots.score_maps(scale, results, folder / "figures"):
-        caption = "Class score map over a picture, at two scales"
-        note = (
+        yield figure(
+            f"figures/{file.name}",
+            "Class score map over an image, at two scales",
             "The two most probable classes, and how sure the net is of each at every position of "
-            "its window: it should be where the thing is."
+            "its window: it should be where the thing is.",
         )
-        yield Picture(folder, f"figures/{file.name}", caption, note)
-    row = plots.best_row(results)
-    for name, caption, note, figure in (
-        (
+    if row := plots.best_row(results):
+        nets = " and ".join(dict.fromkeys(arch for arch, _, _ in row.models))
+        protocol = f"{nets}, {METHODS[row.views]}"
+        yield from drawn(
+            folder,
             "hardest",
-            "The hardest images",
+            plots.hardest(results, row),
+            f"The hardest images: {protocol}",
             "Of the first run those whose true class (first line) was found least probable, and "
-            "what was said instead: is it the net's mistake, or is the picture at fault?",
-            plots.hardest(results),
-        ),
-        (
+            "what was said instead: is it the net's mistake, or is the image at fault?",
+        )
+        yield from drawn(
+            folder,
             "confusion",
-            "Confusion matrix",
-            "Each row is a true class, and how its images of all runs were named: off the "
-            "diagonal is what the net takes for something else.",
-            plots.confusion(results),
-        ),
-    ):
-        if figure:
-            figure.savefig(folder / "figures" / f"{name}.png")
-            nets = " and ".join(dict.fromkeys(arch for arch, _, _ in row.models))
-            caption += f": {nets}, {METHODS[row.views]}"
-            yield Picture(folder, f"figures/{name}.png", caption, note)
+            plots.confusion(results, row),
+            f"Confusion matrix: {protocol}",
+            "Each row is a true class, and how its images of all runs were named: off the diagonal "
+            "is what the net takes for something else.",
+        )
+
+
+def drawn(
+    folder: Path, name: str, drawing: Figure | None, caption: str, note: str
+) -> Iterator[str]:
+    """Saves a figure, if there is one to draw."""
+    if drawing:
+        with replacing(folder / "figures" / f"{name}.png") as file:
+            drawing.savefig(file)
+        yield figure(f"figures/{name}.png", caption, note)
 
 
 def _settings(
@@ -297,16 +297,16 @@ def _settings(
     steps: Sequence[Step],
     root: Path,
     results: Results,
-) -> Iterable[Block]:
+) -> Iterator[str]:
     folds, seeds = (len({getattr(run, what) for run in planned}) for what in ("fold", "seed"))
     several = f" --folds {folds}" * (folds > 1) + f" --seeds {seeds}" * (seeds > 1)
-    yield Code(f"python tools/reproduce/reproduce.py --scale {scale.name}{several}")
+    yield code(f"python tools/reproduce/reproduce.py --scale {scale.name}{several}")
     if scale.chosen:
-        yield Text(scale.chosen)
+        yield (scale.chosen)
     if folds > 1:
-        yield Text(
-            "The shipped validation pictures, which had no part in the choice, are fold 0's test "
-            "pictures. Those of the other folds are training pictures of fold 0, on which the "
+        yield (
+            "The shipped validation images, which had no part in the choice, are fold 0's test "
+            "images. Those of the other folds are training images of fold 0, on which the "
             "recipe was chosen, one for all nets; no net was trained on what it was tested on."
         )
     tried = root / "choose.json"
@@ -314,18 +314,18 @@ def _settings(
         found = json.loads(tried.read_text())
         nets = sorted({net for errors in found.values() for net in errors})
         rows = [[name, *(f"{errors[net]:.1f}" for net in nets)] for name, errors in found.items()]
-        caption = "Trials on a part of the training pictures: top-1 error (%)"
+        caption = "Trials on a part of the training images: top-1 error (%)"
         note = "Taken was what is low for both, the shallowest net and the deepest."
-        yield Grid(caption, [["recipe", *nets], *rows], note)
+        yield table(caption, [["recipe", *nets], *rows], note)
     elif not scale.data:
-        yield Text("No trials are kept with this run.")
+        yield ("No trials are kept with this run.")
     data = dict.fromkeys(run.data for run in runs)
     spent = sum(done["seconds"] for step in steps if (done := step.result()))
-    yield Grid(
+    yield table(
         "Settings",
         [
             ["setting", "value"],
-            ["pictures", "\n".join(f"{each.train} to train, {each.val} to test" for each in data)],
+            ["images", "\n".join(f"{each.train} to train, {each.val} to test" for each in data)],
             ["classes", str(runs[0].data.classes)],
             ["batch", str(scale.batch)],
             ["epochs of every model, at most", str(scale.epochs)],
@@ -338,18 +338,18 @@ def _settings(
         ],
         "What all models share; the commands below have every setting.",
     )  # fmt: skip
-    yield Heading("Scores and checkpoints", 3)
+    yield "### Scores and checkpoints"
     rows = [["scores", "SHA-256", "of the checkpoint"]]
     for run in runs:
         for file in scores_files([run.folder / "scores", run.folder / "ablations"]
                                  if results.ablations else [run.folder / "scores"]):  # fmt: skip
             checkpoints = "\n".join(p["sha256"] for p in Scores.load(file).protocols)
             rows.append([os.path.relpath(file, root), file_sha256(file), checkpoints])
-    yield Grid(
+    yield table(
         "Files",
         rows,
         "Every error above is computed from these files of posteriors, each named for its model; "
         "the checkpoint's SHA-256 is stored in it.",
     )
-    yield Heading("Commands", 3)
-    yield Code(plan_text(steps, Rates({"train": 1e10, "test": 1e10}, steps)))
+    yield "### Commands"
+    yield code(plan_text(steps, Rates({"train": 1e10, "test": 1e10}, steps)))

@@ -5,7 +5,7 @@ python tools/reproduce/reproduce.py --scale mini
 python tools/reproduce/reproduce.py --scale small --folds 5
 python tools/reproduce/reproduce.py --scale imagenet --gpus 4
 
-`mini` and `small` are narrow nets on the pictures that ship with the package, at crops of 32 and 64
+`mini` and `small` are narrow nets on the images that ship with the package, at crops of 32 and 64
 pixels; `imagenet` is the paper. Killed at any point, it goes on when the same is typed again.
 """
 
@@ -31,9 +31,9 @@ def main() -> None:
         type=count,
         default=1,
         metavar="K",
-        help="split the package's pictures K ways and train on each: all are tested on in turn",
+        help="split the package's images K ways and train on each: all are tested on in turn",
     )
-    parser.add_argument("--data-root", help="your own pictures, or where ImageNet is")
+    parser.add_argument("--data-root", help="your own images, or where ImageNet is")
     parser.add_argument("--work-dir", type=Path, help="default work_dirs/SCALE; imagenet: here")
     parser.add_argument("--gpus", type=count, metavar="N", help="default: all of this machine")
     parser.add_argument(
@@ -52,13 +52,13 @@ def main() -> None:
         type=float,
         nargs="+",
         metavar="LR",
-        help="compare learning rates with nets A and E on a part of the training pictures",
+        help="compare learning rates with nets A and E on a part of the training images",
     )
     args = parser.parse_args()
 
     import torch
 
-    from tools.reproduce import dry_run, pictures
+    from tools.reproduce import dry_run, images
     from tools.reproduce.choose import choose
     from tools.reproduce.plan import Run, make_plan
     from tools.reproduce.rates import Rates, share_of_cores, trial_rates
@@ -76,7 +76,7 @@ def main() -> None:
     threads = share_of_cores(jobs)
     where = args.data_root or scale.data
     if where and args.folds > 1:
-        raise UserError("--folds splits the package's pictures alone: leave out --data-root.")
+        raise UserError("--folds splits the package's images alone: leave out --data-root.")
     if args.dry_run:
         with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
             dry_run.dry_run(scale, where, Path(scratch))
@@ -85,18 +85,18 @@ def main() -> None:
         choose(scale, args.choose, root, jobs)
         return
     if scale.data:
-        trees = [pictures.imagenet(where)]
+        trees = [images.imagenet(where)]
     elif where:
-        trees = [pictures.folders(where)]
+        trees = [images.folders(where)]
     else:
-        trees = [pictures.folders(tree) for tree in pictures.demo_folds(root / "data", args.folds)]
+        trees = [images.folders(tree) for tree in images.demo_folds(root / "data", args.folds)]
     runs = [
-        Run(k, seed, tree, root / f"fold{k}_seed{seed}" if (k, seed) != (0, 0) else root)
+        Run(tree, root / f"fold{k}_seed{seed}" if (k, seed) != (0, 0) else root, k, seed)
         for k, tree in enumerate(trees)
         for seed in range(args.seeds)
     ]
     steps = make_plan(scale, runs, processes)
-    settings = asdict(replace(scale, chosen="")) | {"processes": processes, "pictures": where}
+    settings = asdict(replace(scale, chosen="")) | {"processes": processes, "data_root": where}
     if args.plan:
         rates = Rates(trial_rates(scale, runs[0], processes, threads), steps)
         print(plan_text(steps, rates, jobs))

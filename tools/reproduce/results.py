@@ -8,7 +8,7 @@ import numpy as np
 
 from tools.reproduce.bootstrap import DRAWS, Verdict, bootstrap, interval, judge
 from tools.reproduce.claims import LARGER, Part
-from tools.reproduce.plan import Ablation, Run, ablations
+from tools.reproduce.plan import Model, Run, ablations
 from tools.reproduce.scales import Scale
 from vgg_mm.errors import UserError
 from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, FusionRow, Row
@@ -60,7 +60,7 @@ class Results:
         self.ablations = [
             ablation
             for ablation in ablations(scale.crop)
-            if all(run.ablation(ablation.name).exists() for run in runs)
+            if all(run.scores(ablation).exists() for run in runs)
             and not self.lacking(self.compared(ablation))
         ]
         wrong: dict[tuple, dict[Run, np.ndarray]] = {}
@@ -71,7 +71,7 @@ class Results:
                     for k in (1, 5):
                         wrong.setdefault(_key(row, k), {})[run] = scores.wrong(k)
             for ablation in self.ablations:
-                file = run.ablation(ablation.name)
+                file = run.scores(ablation)
                 scores = Scores.load(file)
                 check_same_data(*next(iter(stored.files.items())), file, scores)
                 wrong.setdefault((ablation.name, 1), {})[run] = scores.wrong(1)
@@ -105,7 +105,7 @@ class Results:
             cells.append(f"{error:.1f}\n[{low:.1f}; {high:.1f}]")
         return cells[0], cells[1]
 
-    def compared(self, ablation: Ablation) -> Row:
+    def compared(self, ablation: Model) -> Row:
         """The row of Table 3 that an ablation is compared with."""
         (row,) = (row for row in TABLE_3 if (row.arch, row.S) == ablation.training)
         return row
@@ -119,7 +119,7 @@ class Results:
         )
         return self._judge(worse, better, part.claimed)
 
-    def judge_ablation(self, ablation: Ablation) -> Verdict:
+    def judge_ablation(self, ablation: Model) -> Verdict:
         """Whether what was left out lowers the error."""
         with_it = self.keys[_key(self.compared(ablation), 1)]
         return self._judge([self.keys[ablation.name, 1]], [with_it], LARGER)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from tools.reproduce.pictures import Data
+from tools.reproduce.images import Data
 from vgg_mm.paper import config_name, scaled
 
 ROOT = Path(__file__).parents[2]
 
-# Small pictures on a CPU: decoded once, read by the training process itself.
+# Small images on a CPU: decoded once, read by the training process itself.
 SMALL = {
     "model.backbone.channels_last": True,
     "model.head.channels_last": True,
@@ -61,9 +61,9 @@ class Scale:
         lr: The initial learning rate; a model that goes on from another starts at a tenth of it.
         epochs: How long each model is trained, at most.
         plateau: Whether the rate falls on plateaus of the validation accuracy, as the paper's. Else
-            it falls at 75% and 93% of the time, and the validation pictures are looked at once, at
+            it falls at 75% and 93% of the time, and the validation images are looked at once, at
             the end: nothing is chosen on them.
-        data: Where the pictures are; None: those that ship with the package.
+        data: Where the images are; None: those that ship with the package.
         chosen: How the recipe was chosen, for the report.
         options: Further settings of the configs, key -> value.
     """
@@ -78,7 +78,7 @@ class Scale:
     plateau: bool = False
     data: str | None = None
     chosen: str = ""
-    options: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict, hash=False)
 
     @property
     def kernel(self) -> int:
@@ -88,7 +88,7 @@ class Scale:
 
 _CHOSEN = (
     "The recipe is the same for all nets, and every net sees the same number of images. `--choose` "
-    "tries it with nets A and E on a part of the training pictures; the validation pictures have "
+    "tries it with nets A and E on a part of the training images; the validation images have "
     "no part in it. The convs start from He's initialisation: from Glorot's, the paper's, so "
     "narrow a net E often does not start to learn."
 )
@@ -134,7 +134,7 @@ def options(
         scale: The sizes and the recipe.
         arch: The net.
         S: The paper's.
-        data: The pictures.
+        data: The images.
         seed: Of all random numbers.
         processes: How many share a batch.
         further: More settings, which win.

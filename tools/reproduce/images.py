@@ -1,4 +1,4 @@
-"""The pictures of a reproduction: the demo's, split into folds, or a tree of folders."""
+"""The images of a reproduction: the demo's, split into folds, or a tree of folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vgg_mm.data.files import find_pictures
 from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 
-ILSVRC = (1_281_167, 50_000)  # training and validation pictures
+ILSVRC = (1_281_167, 50_000)  # training and validation images
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Data:
     Attributes:
         type: The data set's type in configs.
         root: Its folder.
-        train: How many training pictures there are.
+        train: How many training images there are.
         val: How many for validation.
         classes: How many classes.
-        mean: The training pictures' mean (R, G, B); empty: ImageNet's, as the configs have it.
+        mean: The training images' mean (R, G, B); empty: ImageNet's, as the configs have it.
         eigval: The eigenvalues for the lighting, likewise.
         eigvec: The eigenvectors, likewise.
     """
@@ -56,23 +56,23 @@ def folders(root: str | Path, measure: bool = True) -> Data:
     """A tree of folders; ``measure`` its colours too, for the net's input (Sec. 3.1).
 
     Raises:
-        UserError: If there are no pictures, or ``train`` and ``val`` have different classes.
+        UserError: If there are no images, or ``train`` and ``val`` have different classes.
     """
     root = Path(root)
-    pictures = [find_pictures(root / split) for split in ("train", "val")]
+    images = [find_pictures(root / split) for split in ("train", "val")]
     classes, others = (
         {Path(file).relative_to(root / split).parts[0] for file in files}
-        for split, files in zip(("train", "val"), pictures, strict=True)
+        for split, files in zip(("train", "val"), images, strict=True)
     )
     if classes != others:
         raise UserError(
             f"{root}: train and val must have the same class folders, but "
             f"{', '.join(sorted(classes ^ others)[:5])} is only in one of them."
         )
-    counts = (*map(len, pictures), len(classes))
+    counts = (*map(len, images), len(classes))
     if not measure:
         return Data("vgg_mm.Folders", str(root), *counts)
-    stats = dataset_statistics(pictures[0])
+    stats = dataset_statistics(images[0])
     return Data(
         *("vgg_mm.Folders", str(root), *counts),
         # Rounded, for they are typed in commands.
@@ -83,15 +83,15 @@ def folders(root: str | Path, measure: bool = True) -> Data:
 
 
 def demo_folds(root: Path, folds: int) -> list[Path]:
-    """The demo's pictures, split in ``folds`` ways, as trees below ``root``.
+    """The demo's images, split in ``folds`` ways, as trees below ``root``.
 
-    Every picture is in the validation part of one fold at most, and of one exactly if there are
+    Every image is in the validation part of one fold at most, and of one exactly if there are
     several folds. The first fold is the split that ships; the others split its training part.
-    Pictures that look alike or are variants of one drawing are never on both sides, as
+    Images that look alike or are variants of one drawing are never on both sides, as
     ``tools/data/make_demo.py`` grouped them.
 
     Raises:
-        UserError: If the pictures cannot be unpacked, or ``root`` holds another number of folds.
+        UserError: If the images cannot be unpacked, or ``root`` holds another number of folds.
     """
     shipped = unpack(root / "demo")
     trees = [shipped]
@@ -106,7 +106,7 @@ def demo_folds(root: Path, folds: int) -> list[Path]:
 
 
 def held_out(root: Path, parts: int = 5) -> Path:
-    """A tree of the shipped training pictures alone, one of ``parts`` of them as ``val``."""
+    """A tree of the shipped training images alone, one of ``parts`` of them as ``val``."""
     tree = root / "chosen_on"
     part, *others = split_groups(unpack(root / "demo") / "train", parts)
     _link(tree, {"train": [file for other in others for file in other], "val": part})
@@ -114,9 +114,9 @@ def held_out(root: Path, parts: int = 5) -> Path:
 
 
 def split_groups(folder: Path, parts: int) -> list[list[Path]]:
-    """Splits the pictures of a folder, class by class, into parts of about equal size.
+    """Splits the images of a folder, class by class, into parts of about equal size.
 
-    A group of pictures that are alike goes into one part; the same files give the same parts.
+    A group of images that are alike goes into one part; the same files give the same parts.
     """
     split: list[list[Path]] = [[] for _ in range(parts)]
     for group in _groups(folder):
@@ -128,18 +128,18 @@ def split_groups(folder: Path, parts: int) -> list[list[Path]]:
 
 @cache
 def _groups(folder: Path) -> list[list[Path]]:
-    """The groups of pictures that are alike or variants of one drawing, the largest first."""
+    """The groups of images that are alike or variants of one drawing, the largest first."""
     files = sorted(folder.rglob("*.jpg"))
-    pictures = [make_demo.Picture(f, f.parent.name, Image.open(f).convert("RGB")) for f in files]
-    alike = np.argwhere(np.triu(make_demo.likeness(pictures) >= make_demo.ALIKE, k=1))
-    groups = make_demo.connect(len(files), [*alike, *make_demo.stem_pairs(pictures)])
+    images = [make_demo.Picture(f, f.parent.name, Image.open(f).convert("RGB")) for f in files]
+    alike = np.argwhere(np.triu(make_demo.likeness(images) >= make_demo.ALIKE, k=1))
+    groups = make_demo.connect(len(files), [*alike, *make_demo.stem_pairs(images)])
     # The order of hashes is a fixed one that spreads over the folders.
     groups.sort(key=lambda group: (-len(group), sha256(files[group[0]].stem.encode()).digest()))
     return [[files[item] for item in group] for group in groups]
 
 
 def _link(tree: Path, splits: dict[str, Sequence[Path]]) -> None:
-    """Makes a tree of links to pictures, aside first; one that is there must be the same.
+    """Makes a tree of links to images, aside first; one that is there must be the same.
 
     Raises:
         UserError: If it is another.
