@@ -247,6 +247,20 @@ def test_draws_what_the_reference_draws(tmp_path):
         assert fast["rng"].random() == slow["rng"].random()
 
 
+@pytest.mark.parametrize("S", [(96, 128), (250, 400)])
+def test_a_crop_tells_where_it_is(S, tmp_path):
+    y, x = np.mgrid[:160, :240].astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), np.stack([y, x, x], -1))
+    for seed in range(8):
+        results = crop_of(tmp_path / "a.png", LoadScaledCrop(S, 96), seed)
+        crop = results["crop"]
+        assert (crop.scale, crop.flip) == draws((160, 240), S, 96, seed)[::2]
+        image = results["img"][:, ::-1] if crop.flip else results["img"]
+        for start, shown in ((crop.top, image[:, 48, 0]), (crop.left, image[48, :, 1])):
+            source = (np.arange(96) + start + 0.5) / crop.scale - 0.5
+            assert np.abs(shown - source)[3:-3].max() <= 1
+
+
 def test_corners_are_uniform(tmp_path):
     y, x = np.mgrid[:8, :10].astype(np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), np.stack([y, x, x], -1))
@@ -356,6 +370,16 @@ def test_a_batch_is_the_references(to_rgb):
     assert fast["inputs"].dtype == torch.float32
     torch.testing.assert_close(fast["inputs"], slow["inputs"], rtol=0, atol=1e-4)
     assert [sample.gt_label.item() for sample in fast["data_samples"]] == [0, 1, 2]
+
+
+def test_the_papers_figures_are_the_defaults():
+    drawn, given = (
+        draw(dict(rng=np.random.default_rng(0)))["lighting"]
+        for draw in (DrawLighting(), DrawLighting(*PCA))
+    )
+    assert np.array_equal(drawn, given)
+    batch, ours = collated(), MODELS.build(dict(type="vgg_mm.VGGPreprocessor", to_rgb=True))
+    assert torch.equal(ours(batch)["inputs"], preprocessor()(batch)["inputs"])
 
 
 @pytest.mark.parametrize("to_rgb", [True, False])

@@ -173,8 +173,8 @@ CORRUPT = {
     "PNG, no end": (PNG[:-12], "truncated"),
     "PNG, half": (PNG[: len(PNG) // 2], "truncated"),
     "PNG, more pixels than may be": (bytes(HUGE), "131072x131072 pixels, more than 178,956,970"),
-    "BMP, head": (encode(smooth(60, 80), "BMP")[:200], "not a picture"),
-    "text": (b"These are no pixels.", "not a picture"),
+    "BMP, head": (encode(smooth(60, 80), "BMP")[:200], "not an image"),
+    "text": (b"These are no pixels.", "not an image"),
 }
 
 
@@ -543,7 +543,7 @@ def test_all_corrupt(damaged_tree):
     tree, _ = damaged_tree
     for path in tree.glob("train/*/*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="^10 of 10 pictures drawn from .* are corrupt") as error:
+    with pytest.raises(UserError, match="^10 of 10 images drawn from .* are corrupt") as error:
         training_set(tree)[0, 0, 0]
     assert str(error.value).count("the file is empty") == 10
 

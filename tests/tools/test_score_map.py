@@ -189,7 +189,7 @@ def test_mistakes(model, picture, tool):
     for args, says in {
         ("none.jpg", *SMALL): "no picture none.jpg",
         ("folder", *SMALL): "no picture folder",
-        ("cut.png", *SMALL): "cut.png: the picture is truncated",
+        ("cut.png", *SMALL): "cut.png: the image is truncated",
         (picture, "--top", 0, *SMALL): "--top 0: show 1 to 20 classes",
         (picture, "--scales", 40, *SMALL): "shortest side must be at least 64 pixels",
         (picture, "--scales", 0, *SMALL): "MultiScale: each scale must be a number of pixels",

@@ -77,7 +77,7 @@ def test_tiles_what_it_can_and_copies_the_rest(src, tmp_path, tool, capsys):
     failed, *names = str(ended.value).split("\n  ")
     assert failed.startswith("error: 2 of 11 files failed") and len(names) == 2
     assert names == [
-        f"{src}/cut.jpg: the picture is truncated (no end marker).",
+        f"{src}/cut.jpg: the image is truncated (no end marker).",
         f"{src}/gone.jpg: No such file or directory.",
     ]
     assert contents(src) == before

@@ -59,7 +59,7 @@ def tile(data: bytes, interval: int = 2, name: str = "the file") -> tuple[bytes,
         return data, TILED
     pixels = decode(data, name)
     header = Header.read(data)
-    if header is None:
+    if not header.plain:
         return data, "grey, CMYK, turned by EXIF, or of a rare kind"
     command = ["jpegtran", "-copy", "all", "-optimize", "-restart"]
     done = subprocess.run(

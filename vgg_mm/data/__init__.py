@@ -4,24 +4,16 @@ from .collate import collate_crops
 from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
 from .lists import VOCList
-from .scaled_crop import LoadScaledCrop
+from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
+from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
-from .transforms import (
-    CenterCrop,
-    DrawLighting,
-    MultiScale,
-    PCALighting,
-    RandomCrop,
-    RandomFlip,
-    Rescale,
-    ScaleJitter,
-    rescale,
-)
+from .transforms import CenterCrop, DrawLighting, MultiScale, Rescale, rescale
 
 __all__ = [
     "CenterCrop",
     "CorruptImageError",
+    "Crop",
     "DrawLighting",
     "EpochSampler",
     "Folders",

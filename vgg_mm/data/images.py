@@ -1,4 +1,4 @@
-"""Reading picture files: BGR uint8 arrays, or a named error."""
+"""Reading image files: BGR uint8 arrays, or a named error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
@@ -17,11 +17,11 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from PIL import Image, TiffImagePlugin
 
-from vgg_mm.data.jpeg import DHT, FRAMES, Cut, can_hold, frame_size, segments
+from vgg_mm.data.jpeg import EOI, SOI, Cut, Header
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
-MAX_PIXELS = 2 * 89_478_485  # above it Pillow refuses a picture
+MAX_PIXELS = 2 * 89_478_485  # above it Pillow refuses an image
 
 # Pillow's names of what OpenCV reads too.
 FORMATS = "PNG BMP DIB GIF PPM TIFF WEBP JPEG2000 SUN JPEG AVIF".split()
@@ -43,14 +43,14 @@ _DARK_SAID = mmap.mmap(-1, 1)  # shared with the workers that a process forks
 
 
 class CorruptImageError(UserError):
-    """A picture that is of no use: its file cannot be read or decoded, or it is too large."""
+    """An image that is of no use: its file cannot be read or decoded, or it is too large."""
 
 
 @contextmanager
 def blamed(name: str) -> Iterator[None]:
-    """Blames a picture for what it makes of the code within: CorruptImageError that names it.
+    """Blames an image for what it makes of the code within: CorruptImageError that names it.
 
-    That is a mistake of the user's, such as a picture too small for the net, and a lack of memory.
+    That is a mistake of the user's, such as an image too small for the net, and a lack of memory.
     """
     try:
         yield
@@ -66,12 +66,12 @@ def blamed(name: str) -> Iterator[None]:
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Reads a picture through mmengine's storage backends: see :func:`decode`."""
+    """Reads an image through mmengine's storage backends: see :func:`decode`."""
     return decode(read_bytes(path, backend_args), path)
 
 
 def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> bytes:
-    """Reads a picture's file through mmengine's storage backends.
+    """Reads an image's file through mmengine's storage backends.
 
     Raises:
         CorruptImageError: If the backend cannot, whatever its reason: the file is missing, a folder
@@ -91,7 +91,7 @@ def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> byt
 
 
 def max_pixels() -> int:
-    """How many pixels a picture may have: VGG_MM_MAX_PIXELS of the environment, or MAX_PIXELS."""
+    """How many pixels an image may have: VGG_MM_MAX_PIXELS of the environment, or MAX_PIXELS."""
     text = os.environ.get("VGG_MM_MAX_PIXELS", MAX_PIXELS)
     try:
         return int(float(text))
@@ -99,8 +99,9 @@ def max_pixels() -> int:
         raise UserError(f"VGG_MM_MAX_PIXELS={text}: expected a number of pixels.") from None
 
 
-def check_pixels(height: int, width: int, name: str, when: str = "") -> None:
-    """Raises CorruptImageError, which names the picture, if that is too large: see max_pixels."""
+def check_pixels(shape: Sequence[int], name: str, when: str = "") -> None:
+    """Raises CorruptImageError, which names the image, if (H, W) are too many: see max_pixels."""
+    height, width = shape
     if height * width > max_pixels():
         raise CorruptImageError(
             f"{name}: {width}x{height} pixels{when}, more than {max_pixels():,}. If that is no "
@@ -109,10 +110,10 @@ def check_pixels(height: int, width: int, name: str, when: str = "") -> None:
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Decodes a picture file's bytes to BGR uint8 of shape (H, W, 3).
+    """Decodes an image file's bytes to BGR uint8 of shape (H, W, 3).
 
     EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
-    pictures, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
+    images, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
     PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out
     dark, for they may hold 12, that is said once.
 
@@ -122,17 +123,27 @@ def decode(data: bytes, name: str) -> np.ndarray:
             is larger than its bytes can hold, the header says that it has more than
             :func:`max_pixels`, or its numbers have no known white. ``name`` is named.
     """
-    if damage := _damage(data):
-        raise CorruptImageError(f"{name}: {damage}.")
-    height, width, mode = _header(data)
-    check_pixels(height, width, name)
-    # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
-    if data.startswith(b"\xff\xd8"):
-        image = _decode(data, cv2.IMREAD_COLOR)
+    if not data:
+        raise CorruptImageError(f"{name}: the file is empty.")
+    header = Header.read(data) if data.startswith(SOI) else None
+    if header and not header.fits(len(data)):
+        raise CorruptImageError(
+            f"{name}: its header says {header.width}x{header.height} pixels, too many for "
+            f"{len(data)} bytes."
+        )
+    # From the header's end on, for an EXIF thumbnail has an end marker of its own.
+    ended = data.find(EOI, header.end) > 0 if header else not _is_png(data) or b"IEND" in data
+    if not ended:
+        raise CorruptImageError(f"{name}: the image is truncated (no end marker).")
+    if header and header.process:
+        height, width, mode = header.height, header.width, ""
     else:
-        image = _decode_any(data, name, mode)
+        height, width, mode = _described(data)
+    check_pixels((height, width), name)
+    # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
+    image = _decode(data, cv2.IMREAD_COLOR) if header else _decode_any(data, name, mode)
     if image is None:
-        raise CorruptImageError(f"{name}: not a picture that OpenCV can decode.")
+        raise CorruptImageError(f"{name}: not an image that OpenCV can decode.")
     return image
 
 
@@ -193,7 +204,7 @@ def _decode_any(data: bytes, name: str, mode: str) -> np.ndarray | None:
         warnings.warn(
             f"{name}: of 16 bits, the largest number is {raw.max()}, so that it is dark. If white "
             "is another number than 65535, as 4095 for 12 bits, have the files say so (PNG's sBIT "
-            "chunk) or multiply them. Other pictures like it are not named.",
+            "chunk) or multiply them. Other images like it are not named.",
             stacklevel=2,
         )
     return image
@@ -204,7 +215,7 @@ def _white(data: bytes, raw: np.ndarray) -> int | None:
     white = None
     if match := WHITE.match(data[:4096]):
         white = int(match[1] or match[2])
-    elif data.startswith(b"\x89PNG") and raw.dtype == np.uint16:
+    elif _is_png(data) and raw.dtype == np.uint16:
         at = data.find(b"sBIT", 0, data.find(b"IDAT"))
         if at > 0:
             (length,) = struct.unpack(">I", data[at - 4 : at])
@@ -226,12 +237,12 @@ def _on_white(image: np.ndarray, white: float) -> np.ndarray:
     return _scale(color * alpha + 1 - alpha, 1)
 
 
-def _header(data: bytes) -> tuple[int, int, str]:
-    """A picture's height, width and mode by Pillow, before it is decoded; zeros if unknown."""
-    if data.startswith(b"\xff\xd8"):
-        for marker, start, _ in segments(data):
-            if 0xC0 <= marker <= 0xCF and marker not in (DHT, 0xC8, 0xCC):  # all frame headers
-                return *frame_size(data, start), ""
+def _is_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG")
+
+
+def _described(data: bytes) -> tuple[int, int, str]:
+    """An image's height, width and mode by Pillow, before it is decoded; zeros if unknown."""
     stream = io.BytesIO(data)
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's to look at
     try:
@@ -239,12 +250,12 @@ def _header(data: bytes) -> tuple[int, int, str]:
             warnings.simplefilter("ignore")
             with Image.open(stream, formats=FORMATS) as image:
                 return image.height, image.width, image.mode
-    except Exception:  # no picture, or of a kind that Pillow does not know
+    except Exception:  # no image, or of a kind that Pillow does not know
         pass
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     try:
-        if data.startswith(b"\x89PNG"):  # its texts may be too long for Pillow
+        if _is_png(data):  # its texts may be too long for Pillow
             width, height = struct.unpack(">II", data[16:24])
         elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
@@ -259,34 +270,15 @@ def _header(data: bytes) -> tuple[int, int, str]:
     return height, width, ""
 
 
-def _damage(data: bytes) -> str | None:
-    """What is wrong with a file by its markers alone."""
-    if not data:
-        return "the file is empty"
-    truncated = "the picture is truncated (no end marker)"
-    if data.startswith(b"\x89PNG"):
-        return None if b"IEND" in data else truncated
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    end = 2
-    for marker, start, stop in segments(data):
-        if marker in FRAMES and not can_hold(len(data), *frame_size(data, start)):
-            height, width = frame_size(data, start)
-            return f"its header says {width}x{height} pixels, too many for {len(data)} bytes"
-        end = stop
-    # From there on, for an EXIF thumbnail has an end marker of its own.
-    return None if data.find(b"\xff\xd9", end) != -1 else truncated
-
-
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
     """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
 
-    A picture that is already there stays, as mmpretrain's inferencer loads by itself.
+    An image that is already there stays, as mmpretrain's inferencer loads by itself.
 
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
-        in_memory: Whether to keep every picture once it is read, for small data sets.
+        in_memory: Whether to keep every image once it is read, for small data sets.
 
     Raises:
         CorruptImageError: See :func:`read_bytes` and :func:`decode`.

@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 
 from vgg_mm.data.images import LoadImage, check_pixels, decode, decode_cut, read_bytes
-from vgg_mm.data.jpeg import Cut, Jpeg, Window
-from vgg_mm.data.transforms import ScaleJitter, _positive_int, _rng
+from vgg_mm.data.jpeg import Jpeg, Window
+from vgg_mm.data.transforms import generator, pixels, scale_range
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
 
-@TRANSFORMS.register_module()
-class LoadScaledCrop(ScaleJitter):
-    """Loads a random crop of the rescaled picture, mirrored or not (Sec. 3.1).
+class Crop(NamedTuple):
+    """What was drawn for a crop: the image's point (y, x) is its (scale y - top, scale x - left).
 
-    Does the work of ``LoadImage``, ``ScaleJitter``, ``RandomCrop`` and ``RandomFlip``, and draws
-    the same numbers, but resizes only the crop's window of the source, and of a JPEG decodes little
-    more than it (:mod:`vgg_mm.data.jpeg`). The window is wider than the crop by what the resizing
-    filter sees, so that the crop's border is what it is in the whole picture, resized. Two things
-    differ. The window starts at a whole pixel of the source, which moves the crop by half a pixel
-    of the rescaled picture at most. And both sides scale by S / short exactly, while
-    ``ScaleJitter`` rounds the long side to whole pixels, which moves it by another half at most.
+    Attributes:
+        scale: What the image is resized by.
+        top: The crop's upper edge in pixels of the resized image.
+        left: Its left edge.
+        flip: Whether the crop is then mirrored left to right.
+    """
+
+    scale: float
+    top: float
+    left: float
+    flip: bool
+
+
+@TRANSFORMS.register_module()
+class LoadScaledCrop(BaseTransform):
+    """Loads a random crop of the rescaled image, mirrored or not (Sec. 3.1).
+
+    Does the work of the step-by-step transforms (:mod:`vgg_mm.data.reference`) and draws the same
+    numbers, but resizes only the crop's window of the source, and of a JPEG decodes little more
+    than it (:mod:`vgg_mm.data.jpeg`). The window is wider than the crop by what the resizing filter
+    sees, so that the crop's border is what it is in the whole image, resized. Two things differ.
+    The window starts at a whole pixel of the source, which moves the crop by half a pixel of the
+    rescaled image at most. And both sides scale by S / short exactly, while ``ScaleJitter`` rounds
+    the long side to whole pixels, which moves it by another half at most.
 
     Args:
-        S: The rescaled picture's shortest side in pixels, or a range (Smin, Smax) from which each
-            picture draws its own, uniformly, both ends included.
+        S: The rescaled image's shortest side in pixels, or a range (Smin, Smax) from which each
+            image draws its own, uniformly, both ends included.
         size: The crop's side in pixels; the paper's is 224.
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
-        in_memory: Whether to keep every picture, decoded, once it is read: for small data sets.
+        in_memory: Whether to keep every image, decoded, once it is read: for small data sets.
     """
 
     def __init__(
@@ -43,8 +61,8 @@ class LoadScaledCrop(ScaleJitter):
         backend_args: dict | None = None,
         in_memory: bool = False,
     ) -> None:
-        super().__init__(S)
-        self.size = _positive_int(size, "LoadScaledCrop: size")
+        self.S_min, self.S_max = scale_range(S, "LoadScaledCrop: S")
+        self.size = pixels(size, "LoadScaledCrop: size")
         if self.S_min < size:
             raise UserError(f"LoadScaledCrop: S = {S} is smaller than the crop of {size}.")
         self.backend_args = backend_args
@@ -53,39 +71,54 @@ class LoadScaledCrop(ScaleJitter):
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
 
-        Adds ``img_shape`` and ``ori_shape``, the whole picture's.
+        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's ``ori_shape``.
 
         Raises:
             CorruptImageError: See :func:`vgg_mm.data.images.read_bytes` and
                 :func:`vgg_mm.data.decode_cut`.
         """
-        for stage in self.stages:
-            results = stage(results)
+        for _ in self.steps(results):
+            pass
         return results
 
-    @property
-    def stages(self) -> list[Callable[[dict], dict]]:
-        """The steps of :meth:`transform`, for a data set that takes many samples through each."""
-        return [self._read, self._parse, self._draw, self._cut, self._decode, self._resize]
+    def steps(self, results: dict) -> Iterator[int]:
+        """Does :meth:`transform`, pausing between its steps so that other samples' fit in.
 
-    def _read(self, results: dict) -> dict:
-        """``img`` becomes the file's bytes or, with ``in_memory``, the picture."""
+        Yields how many bytes the sample holds.
+        """
+        path, held = results["img_path"], 0
+        source: Jpeg | np.ndarray
         if self.load:
-            return self.load(results)
-        results["img"] = read_bytes(results["img_path"], self.backend_args)
-        return results
+            source = self.load(results)["img"]
+        else:
+            data = read_bytes(path, self.backend_args)
+            held = len(data)
+            yield held
+            source = Jpeg.parse(data) or decode(data, path)
+            held += getattr(source, "nbytes", 0)
+        shape = source.shape[:2]
+        check_pixels(shape, path)
+        yield held
+        crop, window = self._draw(generator(self, results), shape)
+        yield held
+        if isinstance(source, Jpeg):
+            cut = source.cut(window)
+            yield held
+            image = decode_cut(cut, path)
+        else:
+            image = window.of(source)
+        yield held + image.nbytes
+        start = (
+            round(crop.top - window.top * crop.scale),
+            round(crop.left - window.left * crop.scale),
+        )
+        image = resize(image, self.size, crop.scale, start)
+        results["img"] = cv2.flip(image, 1) if crop.flip else image
+        results["crop"] = crop
+        results["img_shape"], results["ori_shape"] = (self.size, self.size), shape
 
-    def _parse(self, results: dict) -> dict:
-        """``img`` becomes a :class:`Jpeg`, which can be cut, or the picture."""
-        data, name = results["img"], results["img_path"]
-        if isinstance(data, bytes):
-            results["img"] = image = Jpeg.parse(data) or decode(data, name)
-            check_pixels(*image.shape[:2], name)
-        return results
-
-    def _draw(self, results: dict) -> dict:
-        """Adds the scale, the crop's window in the source, and where the crop starts in it."""
-        rng, shape = _rng(self, results), results["img"].shape[:2]
+    def _draw(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[Crop, Window]:
+        """The crop of an image (H, W), and the window of the source that it is made of."""
         S = int(rng.integers(self.S_min, self.S_max, endpoint=True))
         scale = S / min(shape)
         room = [max(S, round(side * scale)) - self.size for side in shape]  # as ScaleJitter's
@@ -94,38 +127,18 @@ class LoadScaledCrop(ScaleJitter):
             support(side, scale, self.size, at / most if most else 0)
             for side, at, most in zip(shape, corner, room, strict=True)
         )
-        results["window"], results["scale"] = Window(top, left, bottom, right), scale
-        results["start"] = y, x
-        results["img_shape"], results["ori_shape"] = (self.size, self.size), shape
-        return results
-
-    def _cut(self, results: dict) -> dict:
-        """``img`` becomes the :class:`Cut` for the window or, of a picture, the window's pixels."""
-        image, window = results["img"], results.pop("window")
-        results["img"] = image.cut(window) if isinstance(image, Jpeg) else window.of(image)
-        return results
-
-    def _decode(self, results: dict) -> dict:
-        """``img`` becomes the window's pixels."""
-        if isinstance(results["img"], Cut):
-            results["img"] = decode_cut(results["img"], results["img_path"])
-        return results
-
-    def _resize(self, results: dict) -> dict:
-        """``img`` becomes the crop."""
-        crop = resize(results["img"], self.size, results.pop("scale"), results.pop("start"))
-        results["img"] = cv2.flip(crop, 1) if results["rng"].random() < 0.5 else crop
-        return results
+        crop = Crop(scale, scale * top + y, scale * left + x, bool(rng.random() < 0.5))
+        return crop, Window(top, left, bottom, right)
 
 
 def support(side: int, scale: float, size: int, place: float) -> tuple[int, int, int]:
-    """What a crop needs along one side of a picture.
+    """What a crop needs along one side of an image.
 
     Args:
-        side: The picture's, in pixels.
+        side: The image's, in pixels.
         scale: What it is resized by.
-        size: The crop's side in pixels of the resized picture.
-        place: Where the crop is, from 0, the picture's start, to 1, its end.
+        size: The crop's side in pixels of the resized image.
+        place: Where the crop is, from 0, the image's start, to 1, its end.
 
     Returns:
         The first pixel of the source and the one after the last, all that a bilinear filter sees,
@@ -140,7 +153,7 @@ def support(side: int, scale: float, size: int, place: float) -> tuple[int, int,
 
 
 def resize(
-    pixels: np.ndarray, size: int, scale: float, start: tuple[int, int] = (0, 0)
+    image: np.ndarray, size: int, scale: float, start: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
     """Resizes (h, w, 3) uint8 by ``scale`` and keeps ``size`` rows and columns from ``start`` on.
 
@@ -149,17 +162,17 @@ def resize(
     Returns:
         uint8 (size, size, 3).
     """
-    shape = pixels.shape[:2]
+    shape = image.shape[:2]
     if round(min(shape) * scale) > min(shape):
         # OpenCV's has no antialiasing, and takes half of the time.
-        image = cv2.resize(pixels, None, fx=scale, fy=scale)
+        image = cv2.resize(image, None, fx=scale, fy=scale)
         y, x = min(start[0], len(image) - size), min(start[1], image.shape[1] - size)
         return image[y : y + size, x : x + size]
     # A channels_last tensor, (1, 3, h, w): torch takes its fast path by the strides.
-    image = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
     # Whatever the scale, an equal size would be a copy.
     out = [at + size + (at + size == side) for at, side in zip(start, shape, strict=True)]
     # As F.interpolate, which knows no exact scale together with a size.
-    image = torch.ops.aten._upsample_bilinear2d_aa(image, out, False, scale, scale)
+    tensor = torch.ops.aten._upsample_bilinear2d_aa(tensor, out, False, scale, scale)
     y, x = start
-    return image[0, :, y : y + size, x : x + size].permute(1, 2, 0).numpy()
+    return tensor[0, :, y : y + size, x : x + size].permute(1, 2, 0).numpy()

@@ -6,7 +6,8 @@ transform draws from there. So a run is the same whatever the number of workers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -19,11 +20,9 @@ from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, DATASETS
 
 Key = tuple[int, int, int]
-Stage = Callable[[dict], dict]
-Flight = tuple[dict, list[Stage]]  # a sample, and the stages that it has before it
 
 GROUP = 32  # more gain little
-LARGE = 2**21  # bytes of a sample's file or picture: of 500 x 375 pixels it has 560 KB
+LARGE = 2**21  # bytes of a sample's file and image: of 500 x 375 pixels it has 560 KB
 
 
 @DATA_SAMPLERS.register_module()
@@ -38,7 +37,7 @@ class EpochSampler(Sampler):
         seed: The run's seed; the Runner passes its own (``randomness``).
     """
 
-    def __init__(self, dataset: Dataset, seed: int | None = None) -> None:
+    def __init__(self, dataset: Sized, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.length = len(dataset)
         self.seed = sync_random_seed() if seed is None else seed
@@ -67,15 +66,16 @@ class EpochSampler(Sampler):
 class SeededDataset(Dataset):
     """Gives every sample of a data set its own generator, ``results['rng']``.
 
-    A corrupt picture is replaced by another one, drawn from the same generator, that names it:
+    A corrupt image is replaced by another one, drawn from the same generator, that names it:
     ``results['corrupt']`` is the list of the files that failed (:class:`vgg_mm.CorruptImagesHook`
     counts them).
 
     Of the samples that are asked for at once, as a DataLoader's worker does for a batch, ``GROUP``
     go through the pipeline side by side, all through one transform before the next (or through one
-    of its ``stages``): a core that repeats itself finds its code in its caches. A sample of more
-    than ``LARGE`` bytes does not wait for the others but runs ahead until it is small, as a crop
-    is, so that a group holds one such at a time and no more than GROUP x LARGE bytes besides.
+    of its ``steps``, see :class:`vgg_mm.LoadScaledCrop`): a core that repeats itself finds its code
+    in its caches. A sample of more than ``LARGE`` bytes does not wait for the others but runs ahead
+    until it is small, as a crop is, so that a group holds one such at a time and no more than
+    GROUP x LARGE bytes besides.
 
     Args:
         dataset: The config of the data set, any of mmpretrain's; wrappers such as
@@ -89,7 +89,7 @@ class SeededDataset(Dataset):
 
     def __init__(self, dataset: dict | Dataset) -> None:
         try:
-            self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+            self.dataset: Any = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
             getattr(self.dataset, "full_init", lambda: None)()
         except NotImplementedError as error:  # of KFoldDataset's for a wrapper
             raise UserError(f"SeededDataset: {error}") from error
@@ -123,55 +123,48 @@ class SeededDataset(Dataset):
                 "SeededDataset takes (seed, epoch, index): give its dataloader "
                 "sampler=dict(type='vgg_mm.EpochSampler')."
             )
-        samples = []
+        samples: list[Any] = [None] * len(keys)
         for start in range(0, len(keys), GROUP):
-            group = [
-                self._start(key[2], np.random.default_rng(key), [])
-                for key in keys[start : start + GROUP]
-            ]
-            while any(stages for _, stages in group):
-                group = [self._advance(sample, stages) for sample, stages in group]
-            samples += [sample for sample, _ in group]
+            group = range(start, min(start + GROUP, len(keys)))
+            waiting = [self._steps(keys[place], samples, place) for place in group]
+            while waiting:
+                waiting = [steps for steps in waiting if _pauses(steps)]
         return samples
 
-    def _start(self, index: int, rng: np.random.Generator, corrupt: list[str]) -> Flight:
-        dataset, index = innermost(self.dataset, index)
-        transforms = getattr(dataset.pipeline, "transforms", [dataset.pipeline])
-        stages = [stage for t in transforms for stage in getattr(t, "stages", [t])]
-        return {**dataset.get_data_info(index), "rng": rng, "corrupt": corrupt}, stages
+    def _steps(self, key: Key, samples: list[Any], place: int) -> Iterator[int]:
+        """Puts a sample, or its substitute, in its place; yields the bytes it holds on the way."""
+        index, rng = key[2], np.random.default_rng(key)
+        corrupt: list[str] = []
+        while len(corrupt) < 10:
+            dataset, at = innermost(self.dataset, index)
+            sample = {**dataset.get_data_info(at), "rng": rng, "corrupt": corrupt}
+            try:
+                for transform in getattr(dataset.pipeline, "transforms", [dataset.pipeline]):
+                    yield _bytes(sample)
+                    if hasattr(transform, "steps"):
+                        yield from transform.steps(sample)
+                    else:
+                        sample = transform(sample)
+                samples[place] = sample
+                return
+            except CorruptImageError as error:
+                corrupt = [*corrupt, str(error)]
+            index = int(rng.integers(len(self)))
+        raise UserError(
+            f"10 of 10 images drawn from {_root(self.dataset)} are corrupt: {' '.join(corrupt)}"
+        )
 
-    def _advance(self, sample: dict, stages: list[Stage]) -> Flight:
-        """Applies the next stage, and those after it while the sample is large."""
-        sample, stages = self._step(sample, stages)
-        while stages and _bytes(sample) > LARGE:
-            sample, stages = self._step(sample, stages)
-        return sample, stages
 
-    def _step(self, sample: dict, stages: list[Stage]) -> Flight:
-        """Applies the next stage; a corrupt picture's substitute goes through all of its own."""
-        if not stages:
-            return sample, stages
-        try:
-            return stages[0](sample), stages[1:]
-        except CorruptImageError as error:
-            rng, corrupt = sample["rng"], [*sample["corrupt"], str(error)]
-        if len(corrupt) == 10:
-            raise UserError(
-                f"10 of 10 pictures drawn from {_root(self.dataset)} are corrupt: "
-                + " ".join(corrupt)
-            )
-        sample, stages = self._start(int(rng.integers(len(self))), rng, corrupt)
-        while stages:
-            sample, stages = self._step(sample, stages)
-        return sample, stages
+def _pauses(steps: Iterator[int]) -> bool:
+    """Takes a sample to the next pause at which it is small; False if it reached its end."""
+    return any(held <= LARGE for held in steps)
 
 
 def _bytes(sample: dict) -> int:
-    """The size of a sample's file, or of the picture that its window is a view of."""
+    """The size of a sample's image, or of that which it is a view of."""
     image = sample.get("img")
-    if getattr(image, "base", None) is not None:
-        image = image.base
-    return len(image) if isinstance(image, bytes) else getattr(image, "nbytes", 0)
+    base = getattr(image, "base", None)
+    return getattr(image if base is None else base, "nbytes", 0)
 
 
 def _root(dataset: Dataset) -> str:

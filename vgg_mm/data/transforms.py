@@ -1,4 +1,4 @@
-"""What happens to a training image before the net sees it (Sec. 3.1).
+"""What happens to an image before the net sees it, but for its loading and the training's crop.
 
 Images are ``results['img']``, BGR uint8 (H, W, 3) as OpenMMLab's readers give them. Transforms that
 draw random numbers take them from ``results['rng']``, the sample's own generator, which
@@ -16,12 +16,13 @@ from mmcv.transforms import BaseTransform
 
 from vgg_mm.data.images import CorruptImageError, check_pixels
 from vgg_mm.errors import UserError
+from vgg_mm.paper import IMAGENET_EIGVAL, IMAGENET_EIGVEC
 from vgg_mm.registry import TRANSFORMS
 
 THINNEST = 100  # a strip of 2 x 60000 would become 160 million pixels at Q = 73
 
 
-def rescale(image: np.ndarray, short: int, name: str = "the picture") -> np.ndarray:
+def rescale(image: np.ndarray, short: int, name: str = "the image") -> np.ndarray:
     """Resizes (H, W, 3) uint8 so that its shortest side is ``short``, the aspect kept.
 
     Bilinear, antialiased where it shrinks.
@@ -38,18 +39,30 @@ def rescale(image: np.ndarray, short: int, name: str = "the picture") -> np.ndar
     size = [max(short, round(side * short / min(h, w))) for side in (h, w)]
     if size == [h, w]:
         return image
-    check_pixels(*size, name, f" if its {w}x{h} are scaled to a shortest side of {short}")
+    check_pixels(size, name, f" if its {w}x{h} are scaled to a shortest side of {short}")
     # A channels_last tensor, (1, 3, H, W): torch takes its fast path by the strides.
-    pixels = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
-    pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-    return pixels[0].permute(1, 2, 0).contiguous().numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
+    tensor = F.interpolate(tensor, size, mode="bilinear", antialias=True)
+    return tensor[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _rescale(results: dict, short: int) -> np.ndarray:
-    return rescale(results["img"], short, results.get("img_path", "the picture"))
+def rescaled(results: dict, short: int) -> np.ndarray:
+    """A sample's image after :func:`rescale`."""
+    return rescale(results["img"], short, results.get("img_path", "the image"))
 
 
-def _rng(transform: BaseTransform, results: dict) -> np.random.Generator:
+def put(results: dict, image: np.ndarray) -> dict:
+    """The sample with another image: ``img`` and its ``img_shape``."""
+    results["img"], results["img_shape"] = image, image.shape[:2]
+    return results
+
+
+def generator(transform: BaseTransform, results: dict) -> np.random.Generator:
+    """The sample's own generator of random numbers.
+
+    Raises:
+        UserError: If it has none; ``transform`` is named.
+    """
     if "rng" not in results:
         raise UserError(
             f"{type(transform).__name__} draws from results['rng'], which is missing: wrap the data"
@@ -59,19 +72,19 @@ def _rng(transform: BaseTransform, results: dict) -> np.random.Generator:
     return results["rng"]
 
 
-def _put(results: dict, image: np.ndarray) -> dict:
-    results["img"], results["img_shape"] = image, image.shape[:2]
-    return results
-
-
-def _positive_int(value: object, what: str) -> int:
+def pixels(value: object, what: str) -> int:
+    """``value`` if it is a number of pixels, 1 or more; else raises UserError, which says what."""
     if not isinstance(value, int) or value < 1:
         raise UserError(f"{what} must be a number of pixels, 1 or more; got {value!r}.")
     return value
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
+def scale_range(S: int | Sequence[int], what: str) -> tuple[int, int]:
+    """The ends of what S is drawn from: a side or a range. UserError as from :func:`pixels`."""
+    ends = [pixels(end, what) for end in (S if isinstance(S, list | tuple) else (S, S))]
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise UserError(f"{what} must be a side or a range (Smin, Smax); got {S!r}.")
+    return ends[0], ends[1]
 
 
 @TRANSFORMS.register_module()
@@ -83,11 +96,11 @@ class Rescale(BaseTransform):
     """
 
     def __init__(self, Q: int) -> None:
-        self.Q = _positive_int(Q, "Rescale: Q")
+        self.Q = pixels(Q, "Rescale: Q")
 
     def transform(self, results: dict) -> dict:
         """Rescales ``img``."""
-        return _put(results, _rescale(results, self.Q))
+        return put(results, rescaled(results, self.Q))
 
 
 @TRANSFORMS.register_module()
@@ -99,35 +112,14 @@ class MultiScale(BaseTransform):
     """
 
     def __init__(self, scales: Sequence[int]) -> None:
-        if not _is_list(scales) or not scales:
+        if not isinstance(scales, list | tuple) or not scales:
             raise UserError(f"MultiScale: scales must be a list of sides Q; got {scales!r}.")
-        self.scales = [_positive_int(Q, "MultiScale: each scale") for Q in scales]
+        self.scales = [pixels(Q, "MultiScale: each scale") for Q in scales]
 
     def transform(self, results: dict) -> dict:
         """Makes ``img`` a list of (H_Q, W_Q, 3) uint8."""
-        results["img"] = [_rescale(results, Q) for Q in self.scales]
+        results["img"] = [rescaled(results, Q) for Q in self.scales]
         return results
-
-
-@TRANSFORMS.register_module()
-class ScaleJitter(BaseTransform):
-    """Rescales the image isotropically so that its shortest side is S (Sec. 3.1).
-
-    Args:
-        S: The shortest side in pixels, or a range (Smin, Smax) from which each image draws its own,
-            uniformly, both ends included.
-    """
-
-    def __init__(self, S: int | Sequence[int]) -> None:
-        ends = [_positive_int(end, "ScaleJitter: S") for end in (S if _is_list(S) else (S, S))]
-        if len(ends) != 2 or ends[0] > ends[1]:
-            raise UserError(f"ScaleJitter: S must be a side or a range (Smin, Smax); got {S!r}.")
-        self.S_min, self.S_max = ends
-
-    def transform(self, results: dict) -> dict:
-        """Draws S and rescales ``img``."""
-        S = int(_rng(self, results).integers(self.S_min, self.S_max, endpoint=True))
-        return _put(results, _rescale(results, S))
 
 
 @TRANSFORMS.register_module()
@@ -139,7 +131,7 @@ class CenterCrop(BaseTransform):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = _positive_int(size, f"{type(self).__name__}: size")
+        self.size = pixels(size, f"{type(self).__name__}: size")
 
     def transform(self, results: dict) -> dict:
         """Cuts ``img`` to (size, size, 3).
@@ -154,42 +146,21 @@ class CenterCrop(BaseTransform):
                 f"{type(self).__name__}: {results.get('img_path', 'the image')} is {w}x{h} when it "
                 f"gets here, smaller than the crop of {self.size}; rescale it to S >= {self.size}."
             )
-        y, x = self._corner(room, results)
-        return _put(results, results["img"][y : y + self.size, x : x + self.size])
+        y, x = self.corner(room, results)
+        return put(results, results["img"][y : y + self.size, x : x + self.size])
 
-    def _corner(self, room: tuple[int, int], results: dict) -> tuple[int, int]:
+    def corner(self, room: tuple[int, int], results: dict) -> tuple[int, int]:
+        """Where the crop starts, of the ``room`` (rows, columns) that it has."""
         return room[0] // 2, room[1] // 2
 
 
 @TRANSFORMS.register_module()
-class RandomCrop(CenterCrop):
-    """Cuts a square at a uniformly drawn place: one crop an image and iteration (Sec. 3.1).
+class DrawLighting(BaseTransform):
+    """Draws a shift of the colour along the data's principal components (Sec. 3.1; AlexNet).
 
-    Args:
-        size: The crop's side in pixels; the paper's is 224.
-    """
-
-    def _corner(self, room: tuple[int, int], results: dict) -> tuple[int, int]:
-        y, x = _rng(self, results).integers(0, room, endpoint=True)
-        return y, x
-
-
-@TRANSFORMS.register_module()
-class RandomFlip(BaseTransform):
-    """Mirrors every second image left to right, at random (Sec. 3.1)."""
-
-    def transform(self, results: dict) -> dict:
-        """Mirrors ``img`` or not."""
-        flip = _rng(self, results).random() < 0.5
-        return _put(results, results["img"][:, ::-1]) if flip else results
-
-
-@TRANSFORMS.register_module()
-class PCALighting(BaseTransform):
-    """Shifts the image's colour along the data set's principal components (Sec. 3.1; AlexNet).
-
-    Adds 255 * sum_i alpha_i * lambda_i * p_i to every pixel, alpha_i from N(0, std^2) once an image
-    and use. The result is float32 and not clipped, so that nothing wraps or is lost.
+    It is 255 * sum_i alpha_i * lambda_i * p_i, alpha_i from N(0, std^2) once an image and use;
+    :func:`vgg_mm.collate_crops` passes it on, and :class:`vgg_mm.VGGPreprocessor` adds it to all
+    pixels. Nothing is clipped.
 
     Args:
         eigval: The eigenvalues lambda of the covariance of RGB pixels scaled to [0, 1].
@@ -198,40 +169,28 @@ class PCALighting(BaseTransform):
     """
 
     def __init__(
-        self, eigval: Sequence[float], eigvec: Sequence[Sequence[float]], std: float = 0.1
+        self,
+        eigval: Sequence[float] = IMAGENET_EIGVAL,
+        eigvec: Sequence[Sequence[float]] = IMAGENET_EIGVEC,
+        std: float = 0.1,
     ) -> None:
+        name = type(self).__name__
         self.eigval = np.asarray(eigval, np.float64)
         self.eigvec = np.asarray(eigvec, np.float64)
         if self.eigval.shape != (3,) or self.eigvec.shape != (3, 3):
             raise UserError(
-                "PCALighting: eigval must hold 3 numbers and eigvec 3 rows of 3, as "
+                f"{name}: eigval must hold 3 numbers and eigvec 3 rows of 3, as "
                 "tools/data/dataset_stats.py prints them."
             )
         if self.eigval.max() > 1:
             raise UserError(
-                f"PCALighting: eigval {eigval} is not of pixels scaled to [0, 1]: divide the "
+                f"{name}: eigval {eigval} is not of pixels scaled to [0, 1]: divide the "
                 "eigenvalues of 0-255 pixels by 255^2."
             )
         self.std = std
 
     def transform(self, results: dict) -> dict:
-        """Adds the shift to ``img``, which becomes float32 on the 0-255 scale."""
-        return _put(results, results["img"] + self._draw(results)[::-1].astype(np.float32))
-
-    def _draw(self, results: dict) -> np.ndarray:
-        """The shift of (R, G, B) in grey levels."""
-        alpha = _rng(self, results).normal(0, self.std, 3)
-        return 255 * self.eigvec @ (alpha * self.eigval)
-
-
-@TRANSFORMS.register_module()
-class DrawLighting(PCALighting):
-    """Draws :class:`PCALighting`'s shift and leaves it to :class:`vgg_mm.VGGPreprocessor` to add.
-
-    Takes the same arguments, draws the same numbers; :func:`vgg_mm.collate_crops` passes them on.
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Adds ``lighting``, the shift of (R, G, B) in grey levels, to be added to all pixels."""
-        results["lighting"] = self._draw(results)
+        """Adds ``lighting``, the shift of (R, G, B) in grey levels."""
+        alpha = generator(self, results).normal(0, self.std, 3)
+        results["lighting"] = 255 * self.eigvec @ (alpha * self.eigval)
         return results

@@ -9,6 +9,7 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from vgg_mm.paper import MEAN_RGB
 from vgg_mm.registry import MODELS
 
 
@@ -29,7 +30,7 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
     def __init__(
         self,
-        mean: Sequence[float],
+        mean: Sequence[float] = MEAN_RGB,
         std: Sequence[float] = (1, 1, 1),
         to_rgb: bool = False,
         **kwargs,
