@@ -60,8 +60,10 @@ def stat_of(path):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, few_scenes):
     """Starts commands, and ends what is left of them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/demo").symlink_to(few_scenes)
     all_started = []
 
     def started(*command, **env):
