@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
     package_data={
         "vgg_mm.data": ["imagenet_folders.txt"],
-        "vgg_mm.demo": ["images.zip", "README.md"],
+        "vgg_mm.demo": ["cutouts.zip", "README.md"],
         # Links to what lies at the top of the repository; a wheel gets the files.
         "vgg_mm": [
             "py.typed",

@@ -3,7 +3,6 @@
 python docs/input.py
 """
 
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -11,19 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vgg_mm.data.files import find_images
 from vgg_mm.data.jpeg import Jpeg, Window
-from vgg_mm.demo import unpack
+from vgg_mm.demo import draw as draw_scene
+from vgg_mm.demo import things
 
 HEIGHT, WIDTH, S, SIZE = 384, 512, 384, 224
 CORNER = 70, 150  # of the window, in pixels of the source
 
 
 def draw(out: Path) -> None:
-    """Draws one of the demo's pictures, its restart intervals, a window and what is decoded."""
-    with tempfile.TemporaryDirectory() as folder:
-        unpack(f"{folder}/demo")
-        image = cv2.resize(cv2.imread(find_images(f"{folder}/demo")[7]), (WIDTH, HEIGHT))
+    """Draws a scene, its restart intervals, a window and what is decoded."""
+    scene = draw_scene(np.random.default_rng(7), things()[0], "train", HEIGHT)
+    image = cv2.resize(scene.image, (WIDTH, HEIGHT))
     options = [cv2.IMWRITE_JPEG_RST_INTERVAL, 2, cv2.IMWRITE_JPEG_QUALITY, 90]
     data = cv2.imencode(".jpg", image, options)[1].tobytes()
     side = SIZE * min(HEIGHT, WIDTH) // S

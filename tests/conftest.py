@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from vgg_mm.cli.commands import commands
+from vgg_mm.data.scenes import Settings, draw_scenes
 from vgg_mm.upstream import FORMATTER
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,12 @@ def jpeg_tree(tmp_path_factory):
                     folder / f"{i}.jpg", quality=95
                 )
     return root
+
+
+@pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory):
+    """Some of the demo's scenes: link ``data/demo`` to them, and the demo draws none."""
+    return draw_scenes(tmp_path_factory.mktemp("few") / "scenes", Settings((512, 128, 0)), jobs=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine import Config
 from mmengine.runner import Runner
 
@@ -97,9 +98,8 @@ def test_dumps_and_reloads_and_takes_overrides(name, tmp_path):
     cfg.dump(tmp_path / "dumped.py")
     assert Config.fromfile(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
     assert load(name, **{"model.backbone.width": 8}).model.backbone.width == 8
-    at = 1 if name == "demo.py" else 0
-    S = {f"train_dataloader.dataset.dataset.pipeline.{at}.S": (73, 146)}
-    assert load(name, **S).train_dataloader.dataset.dataset.pipeline[at].S == (73, 146)
+    S = {"train_dataloader.dataset.dataset.pipeline.0.S": (320, 640)}
+    assert load(name, **S).train_dataloader.dataset.dataset.pipeline[0].S == (320, 640)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -109,6 +109,28 @@ def test_a_leaf_is_short_and_shallow(name):
     assert "_base_ =" not in (ROOT / "configs" / base).read_text()
     code = ast.parse(text).body[1:]  # without the docstring
     assert len(code) <= 7
+
+
+def test_the_demo_has_the_papers_geometry(tmp_path):
+    cfg, paper_cfg = load("demo.py"), load("vgg16_d_256.py")
+    net, papers = (MODELS.build(c.model) for c in (cfg, paper_cfg))
+    crop, Q = cfg.tta_model.crop_size, cfg.tta_pipeline[1].scales[0]
+    assert cfg.train_dataloader.dataset.dataset.pipeline[0].size == crop == 7 * net.backbone.stride
+    assert papers.backbone.stride / 224 == net.backbone.stride / crop
+    assert Q / crop == pytest.approx(256 / 224) and cfg.S == Q
+
+    # Even a square image has several positions; a scene, 4:3, has more.
+    for shape, least in (((Q, Q), (2, 2)), ((Q, round(Q * 4 / 3)), (2, 4))):
+        with torch.no_grad():
+            features = net.backbone(torch.zeros(1, 3, *shape))
+            scores = net.head.score_map(features)
+        assert scores.shape[1] == 64 and scores.shape[2:] >= least
+    assert net.backbone(torch.zeros(1, 3, crop, crop))[0].shape[2:] == (7, 7)
+    assert [step.type for step in cfg.train_dataloader.dataset.dataset.pipeline] == [
+        step.type for step in paper_cfg.train_dataloader.dataset.dataset.pipeline
+    ]
+    for part in ("param_scheduler", "tta_model", "train_cfg"):
+        assert cfg[part].type == paper_cfg[part].type
 
 
 def test_the_schedule_drops_three_times_on_a_plateau(jpeg_tree, tmp_path):

@@ -27,8 +27,8 @@ TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "
 
 COMMANDS = set(
     "benchmark convert_weights dataset_stats describe dist_test dist_train export extract_features"
-    " fuse linear_svm make_demo predict prepare_imagenet reproduce score_map slurm_train"
-    " stress_resume tables test tile_jpegs train".split()
+    " fuse linear_svm make_cutouts make_scenes predict prepare_imagenet reproduce score_map"
+    " slurm_train stress_resume tables test tile_jpegs train".split()
 )
 
 
@@ -190,7 +190,8 @@ dataset_stats {jpeg_tree}/train --jobs 1
 reproduce --scale mini --plan
 tile_jpegs --help
 prepare_imagenet --help
-make_demo --help
+make_cutouts --help
+make_scenes scenes --images 8 --val-images 8 --classes 4
 stress_resume --help
 benchmark testing --help
 """
@@ -275,7 +276,7 @@ def test_mistakes_in_names(command):
 def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
-    assert vgg_mm.get_config("demo").model.backbone.width == 16
+    assert vgg_mm.get_config("demo").model.backbone.width == 12
     Path("mine.py").write_text("width = 5")
     assert vgg_mm.get_config("mine.py").width == 5
 

@@ -18,7 +18,6 @@ from vgg_mm import paper
 from vgg_mm.data import (
     CenterCrop,
     CorruptImageError,
-    DemoPictures,
     EpochSampler,
     Folders,
     ImageNet,
@@ -689,14 +688,3 @@ def test_empty_class_folders(jpeg_tree, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match=r"no image \(.*\.jpg.*3 folder.*: blue, green, red"):
         Folders(data_root=str(tmp_path), split="val")
-
-
-def test_demo_pictures(tmp_path):
-    root = tmp_path / "data" / "demo"
-    train = DemoPictures(data_root=str(root), split="train")
-    val = DemoPictures(data_root=str(root), split="val")
-    assert len(train.metainfo["classes"]) == 8
-    assert train.metainfo["classes"] == val.metainfo["classes"]
-    assert len(train) > len(val) > 8
-    assert len(train) == len(list(root.glob("train/*/*.jpg")))
-    assert read_image(val.get_data_info(0)["img_path"]).ndim == 3

@@ -8,10 +8,10 @@ import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from vgg_mm.weights.pretrained import start_from
 
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, BoxHead, VGGHead
+from vgg_mm.weights.pretrained import start_from
 from vgg_mm.weights.source import open_source
 
 CLASSES, SIDE = 5, 64

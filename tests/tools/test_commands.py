@@ -54,9 +54,10 @@ def fails(*command, cwd, **env):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, few_scenes):
     """A folder where the demo was trained for an epoch, and what the tool printed."""
     cwd = tmp_path_factory.mktemp("demo")
+    shutil.copytree(few_scenes, cwd / "data/demo")
     done = run(ROOT / "tools/train.py", DEMO, "--cfg-options", *SHORT, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd, done.stdout
@@ -64,13 +65,12 @@ def trained(tmp_path_factory):
 
 def test_train_ends_with_a_test_and_a_picture(trained):
     cwd, printed = trained
-    assert (cwd / "data/demo/train/animals").is_dir()
     assert (cwd / "work_dirs/demo/report.png").stat().st_size > 50_000
     scores = Scores.load(cwd / "work_dirs/demo/scores.npz")
     top1 = 100 * np.mean(scores.mean().argmax(1) == scores.labels)
     assert f"Top-1 accuracy, dense evaluation: {top1:.1f}%" in printed
     assert np.allclose(scores.posteriors.sum(2), 1, atol=1e-5)
-    assert len(scores.names) == len(list((cwd / "data/demo/val").rglob("*.jpg")))
+    assert len(scores.names) == len(list((cwd / "data/demo/val").rglob("*.JPEG")))
 
 
 def test_test_repeats_the_result(trained):
@@ -90,7 +90,7 @@ def test_checkpoints_load_safely(trained):
     cwd, _ = trained
     for path in (cwd / "work_dirs/demo").glob("*.pth"):
         checkpoint = torch.load(path, weights_only=True)
-        assert len(checkpoint["meta"]["dataset_meta"]["classes"]) == 8
+        assert len(checkpoint["meta"]["dataset_meta"]["classes"]) == 64
         assert checkpoint["message_hub"]["log_scalars"]["train/loss"]["log"].ndim == 1
 
 
@@ -150,11 +150,11 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
         cwd=cwd,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    train, val = (len(list((cwd / "data/demo" / s).rglob("*.jpg"))) for s in ("train", "val"))
-    assert f"data: {train} training pictures of 8 classes, {val} for validation" in done.stdout
+    train, val = (len(list((cwd / "data/demo" / s).rglob("*.JPEG"))) for s in ("train", "val"))
+    assert f"data: {train} training pictures of 64 classes, {val} for validation" in done.stdout
     assert "start: random weights, seed 0" in done.stdout
     assert re.search(r"speed: .* s a step of 128 images", done.stdout)
-    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
+    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 4 steps and 1 validations", done.stdout)
     assert "tried: training, validation, a checkpoint, --resume, the test" in done.stdout
     assert not (cwd / "dry").exists() and not list(cwd.rglob(".dry_run_*"))
 
@@ -473,9 +473,8 @@ def test_too_many_corrupt_pictures_stop_the_training(tmp_path):
 def test_a_corrupt_picture_stops_the_test(trained, tmp_path):
     cwd, _ = trained
     best = cwd / "work_dirs/demo/best.pth"
-    copy = tmp_path / "val/animals"
     shutil.copytree(cwd / "data/demo/val", tmp_path / "val")
-    cut = sorted(copy.iterdir())[3]
+    cut = sorted((tmp_path / "val").rglob("*.JPEG"))[3]
     cut.write_bytes(cut.read_bytes()[:-100])
     message = fails(
         ROOT / "tools/test.py", DEMO, best, "--cfg-options", *SHORT,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS, TRANSFORMS
 
-from tools.data import process_pool as pool
 from tools.data import stats
 from tools.data.stats import dataset_statistics
+from vgg_mm import processes as pool
 from vgg_mm.data import read_image
 from vgg_mm.data.files import find_images
 from vgg_mm.errors import UserError

@@ -255,7 +255,9 @@ def test_another_nets_checkpoint_is_the_error_of_testing(checkpoint, folder, too
     assert messages[0].startswith(f"error: {checkpoint} does not fit the config's net: head.fc8 is")
 
 
-def test_class_names_that_the_checkpoint_lacks(cfg, model, folder, tmp_path):
+def test_class_names_that_the_checkpoint_lacks(cfg, model, folder, few_scenes, tmp_path):
+    Path("data").mkdir()
+    Path("data/demo").symlink_to(few_scenes)
     torch.save(model.state_dict(), "bare.pth")
     assert list(Predictor(cfg, "bare.pth").classes) == sorted(os.listdir("data/demo/val"))
 

@@ -24,7 +24,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
 from tools.analysis import report
-from tools.data import make_demo
 from tools.reproduce import images, rates
 from tools.reproduce import steps as run
 from tools.reproduce.bootstrap import (
@@ -41,6 +40,7 @@ from tools.reproduce.plan import MODELS, Run, make_plan
 from tools.reproduce.report import write_report
 from tools.reproduce.results import Results
 from tools.reproduce.scales import SCALES, SMALL, Scale
+from vgg_mm.data.scenes import Settings
 from vgg_mm.errors import UserError
 from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
 from vgg_mm.testing import Scores
@@ -145,28 +145,14 @@ def test_work_is_in_proportion_to_multiply_adds(jpeg_tree):
 # --- folds
 
 
-def test_every_image_is_tested_on_in_one_fold(tmp_path):
-    trees = images.demo_folds(tmp_path, 3)
-
-    def files(tree, split):
-        return {file.resolve() for file in (tree / split).rglob("*.jpg")}
-
-    everything = files(trees[0], "train") | files(trees[0], "val")
-    held = [files(tree, "val") for tree in trees]
-    assert sorted(path for part in held for path in part) == sorted(everything)
+def test_folds_are_drawn_each_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "SCENES", Settings(images=(16, 8, 0), classes=8, short=32))
+    trees = [*images.drawn(tmp_path, 2), images.drawn_to_choose_on(tmp_path)]
+    seen = [file.read_bytes() for tree in trees for file in tree.rglob("*.JPEG")]
+    assert len(seen) == len({*seen}) == 3 * 24
     for tree in trees:
-        assert files(tree, "train") | files(tree, "val") == everything
-        assert not files(tree, "train") & files(tree, "val")
-        assert images.folders(tree, measure=False).classes == 8
-    chosen = images.held_out(tmp_path)
-    assert files(chosen, "train") | files(chosen, "val") == files(trees[0], "train")
-    with pytest.raises(UserError, match="fold1 holds another split"):
-        images.demo_folds(tmp_path, 4)
-    for tree in trees[1:]:
-        keys = [{make_demo.stem_key(f.stem) + f.parent.name for f in files(tree, s)}
-                for s in ("train", "val")]  # fmt: skip
-        # Variants of a drawing, told by their names, stay together, but for val's own.
-        assert not {key for key in keys[0] & keys[1] if len(key) > 30}
+        data = images.folders(tree, measure=False)
+        assert (data.train, data.val, data.classes) == (16, 8, 8)
 
 
 # --- statistics

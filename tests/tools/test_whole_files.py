@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tools import benchmarks
-from tools.data import make_demo
+from tools.data import make_cutouts
 from tools.data.tiling import tile_folder
 from tools.reproduce import report
 from vgg_mm.errors import UserError
 
 
 def archive(folder):
-    groups = [[make_demo.Picture(Path(f"{i}.png"), "food", Image.new("RGB", (9, 9)))] for i in "ab"]
-    make_demo.write({"train": groups}, folder / "demo.zip")
+    cutouts = [make_cutouts.CutOut(name, Image.new("RGBA", (9, 9)), clear=True) for name in "ab"]
+    make_cutouts.write({"things": cutouts}, folder / "demo.zip")
     return folder / "demo.zip"
 
 

@@ -15,7 +15,6 @@ from mmengine.runner import ValLoop
 from mmpretrain.models import ImageClassifier
 
 from vgg_mm.cli.processes import prepare_process
-from vgg_mm.demo import unpack
 from vgg_mm.training import CheckpointHook, CorruptImagesHook, PlateauLR, TrainLoop
 from vgg_mm.upstream import FORMATTER
 
@@ -135,7 +134,7 @@ def no_number_in_one_process():
 
 
 folder = Path(sys.argv[1])
-data = unpack(folder / "data")
+data = tool["images"](folder / "data")
 PHASES = [in_mid_epoch, while_a_checkpoint_is_written, in_validation, at_a_drop, told_in_mid_epoch]
 PHASES += [told_at_an_epochs_last_step, told_in_validation, told_after_the_last_epoch]
 KINDS = {  # processes, steps whose gradients are summed, phases

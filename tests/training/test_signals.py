@@ -60,8 +60,10 @@ def stat_of(path):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, few_scenes):
     """Starts commands, and ends what is left of them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/demo").symlink_to(few_scenes)
     all_started = []
 
     def started(*command, **env):
@@ -75,7 +77,7 @@ def start(tmp_path):
 
 NAPS = """
 import time
-from tools.data.process_pool import in_processes
+from vgg_mm.processes import in_processes
 from vgg_mm.errors import run
 
 def nap(name):

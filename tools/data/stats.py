@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tools.data.process_pool import in_processes
 from vgg_mm.data.images import CorruptImageError, blamed, read_image
 from vgg_mm.errors import UserError
+from vgg_mm.processes import in_processes
 
 
 @dataclass(frozen=True)

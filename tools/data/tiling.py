@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.data.process_pool import in_processes
 from vgg_mm.data.files import files_below
 from vgg_mm.data.images import CorruptImageError, decode, read_bytes
 from vgg_mm.data.jpeg import Header, Jpeg
 from vgg_mm.errors import UserError
+from vgg_mm.processes import in_processes
 
 TILED = "tiled"
 

@@ -1,4 +1,4 @@
-"""Choosing a recipe: on a part of the training images, the validation images untouched."""
+"""Choosing a recipe: on images that are in no fold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tools.reproduce.images import folders, held_out
+from tools.reproduce.images import drawn_to_choose_on, folders
 from tools.reproduce.plan import MODELS, Run, make_plan
 from tools.reproduce.rates import Rates, share_of_cores, trial_rates
 from tools.reproduce.scales import Scale
@@ -21,20 +21,20 @@ NETS = [model for model in MODELS if model.training in (("A", 256), ("E", 256))]
 
 
 def choose(scale: Scale, rates: Sequence[float], root: Path, jobs: int = 1) -> None:
-    """Trains nets A and E at several learning rates, and tests them on images held out.
+    """Trains nets A and E at several learning rates, and tests them, on scenes of their own.
 
     Prints the errors, and keeps them in ``choose.json`` for the report.
 
     Args:
         scale: The sizes and the rest of the recipe.
         rates: The learning rates.
-        root: The reproduction's folder; the images are the demo's.
+        root: The reproduction's folder; below it the scenes are drawn.
         jobs: How many steps run at once.
 
     Raises:
         UserError: If a step fails, or a rate was tried with another recipe.
     """
-    data = folders(held_out(root / "data"))
+    data = folders(drawn_to_choose_on(root / "data"))
     steps, runs, names = [], {}, [net.name for net in NETS]
     for lr in rates:
         # Everything that is compared is in the folder's name.

@@ -11,8 +11,9 @@ from tools.reproduce.rates import Rates
 from tools.reproduce.report import write_report
 from tools.reproduce.scales import SMALL, Scale
 from tools.reproduce.steps import Start, run_plan, start
-from vgg_mm.demo import unpack
+from vgg_mm.data.scenes import Settings, draw_scenes
 
+FEW = Settings(images=(16, 8, 0), classes=8)
 _WORKERS = {key: value for key, value in SMALL.items() if "workers" in key}
 
 
@@ -24,11 +25,11 @@ def dry_run(scale: Scale, images: str | Path | None, scratch: Path, start: Start
 
     Args:
         scale: The sizes.
-        images: The tree; default: the demo's.
+        images: The tree; default: a few scenes.
         scratch: An empty folder to work in.
         start: As in :func:`tools.reproduce.steps.run_plan`.
     """
-    data = folders(images or unpack(scratch / "data"), measure=False)
+    data = folders(images or draw_scenes(scratch / "data", FEW), measure=False)
     few = {"train_dataloader.dataset.dataset.indices": 2} | {
         f"{loader}.dataset.indices": 1 for loader in ("val_dataloader", "test_dataloader")
     }

@@ -306,9 +306,8 @@ def _settings(
         yield scale.chosen
     if folds > 1:
         yield (
-            "The shipped validation images, which had no part in the choice, are fold 0's test "
-            "images. Those of the other folds are training images of fold 0, on which the "
-            "recipe was chosen, one for all nets; no net was trained on what it was tested on."
+            "Each fold's scenes are drawn anew, of the same classes; the recipe, one for all nets, "
+            "was chosen on others."
         )
     tried = root / "choose.json"
     if tried.exists():

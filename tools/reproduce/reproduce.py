@@ -5,8 +5,9 @@ python tools/reproduce/reproduce.py --scale mini
 python tools/reproduce/reproduce.py --scale small --folds 5
 python tools/reproduce/reproduce.py --scale imagenet --gpus 4
 
-`mini` and `small` are narrow nets on the images that ship with the package, at crops of 32 and 64
-pixels; `imagenet` is the paper. Killed at any point, it goes on when the same is typed again.
+`mini` and `small` are narrow nets on scenes of the cut-outs that ship with the package, at crops of
+32 and 64 pixels; `imagenet` is the paper. Killed at any point, it goes on when the same is typed
+again.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
         type=count,
         default=1,
         metavar="K",
-        help="split the package's images K ways and train on each: all are tested on in turn",
+        help="draw the scenes K times and train on each",
     )
     parser.add_argument("--data-root", help="your own images, or where ImageNet is")
     parser.add_argument("--work-dir", type=Path, help="default work_dirs/SCALE; imagenet: here")
@@ -52,7 +53,7 @@ def main() -> None:
         type=float,
         nargs="+",
         metavar="LR",
-        help="compare learning rates with nets A and E on a part of the training images",
+        help="compare learning rates with nets A and E on other scenes",
     )
     args = parser.parse_args()
 
@@ -76,7 +77,7 @@ def main() -> None:
     threads = share_of_cores(jobs)
     where = args.data_root or scale.data
     if where and args.folds > 1:
-        raise UserError("--folds splits the package's images alone: leave out --data-root.")
+        raise UserError("--folds is of the scenes that are drawn: leave out --data-root.")
     if args.dry_run:
         with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
             dry_run.dry_run(scale, where, Path(scratch))
@@ -89,7 +90,7 @@ def main() -> None:
     elif where:
         trees = [images.folders(where)]
     else:
-        trees = [images.folders(tree) for tree in images.demo_folds(root / "data", args.folds)]
+        trees = [images.folders(tree) for tree in images.drawn(root / "data", args.folds)]
     runs = [
         Run(tree, root / f"fold{k}_seed{seed}" if (k, seed) != (0, 0) else root, k, seed)
         for k, tree in enumerate(trees)

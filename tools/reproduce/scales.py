@@ -63,7 +63,7 @@ class Scale:
         plateau: Whether the rate falls on plateaus of the validation accuracy, as the paper's. Else
             it falls at 75% and 93% of the time, and the validation images are looked at once, at
             the end: nothing is chosen on them.
-        data: Where the images are; None: those that ship with the package.
+        data: Where the images are; None: scenes, which are drawn.
         chosen: How the recipe was chosen, for the report.
         options: Further settings of the configs, key -> value.
     """
@@ -88,8 +88,8 @@ class Scale:
 
 _CHOSEN = (
     "The recipe is the same for all nets, and every net sees the same number of images. `--choose` "
-    "tries it with nets A and E on a part of the training images; the validation images have "
-    "no part in it. The convs start from He's initialisation: from Glorot's, the paper's, so "
+    "tries it with nets A and E on images of their own; those that are tested on have no part in "
+    "it. The convs start from He's initialisation: from Glorot's, the paper's, so "
     "narrow a net E often does not start to learn."
 )
 _NARROW = dict(width=16, channels=256, batch=16, lr=5e-3, epochs=90, chosen=_CHOSEN, options=SMALL)

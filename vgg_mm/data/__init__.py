@@ -2,11 +2,12 @@
 
 from .boxes import FolderBoxes, ImageNetBoxes
 from .collate import collate_crops
-from .folders import DemoPictures, Folders, ImageNet
+from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
 from .lists import VOCList
 from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
 from .scaled_crop import Crop, LoadScaledCrop
+from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
 from .transforms import CenterCrop, DrawLighting, MultiScale, Rescale, rescale
 
@@ -14,7 +15,6 @@ __all__ = [
     "CenterCrop",
     "CorruptImageError",
     "Crop",
-    "DemoPictures",
     "DrawLighting",
     "EpochSampler",
     "FolderBoxes",
@@ -29,6 +29,7 @@ __all__ = [
     "RandomFlip",
     "Rescale",
     "ScaleJitter",
+    "Scenes",
     "SeededDataset",
     "VOCList",
     "collate_crops",

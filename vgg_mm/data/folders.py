@@ -13,7 +13,6 @@ from mmpretrain.datasets import ImageNet as _ImageNet
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import EXTENSIONS, folders_in, images_below
 from vgg_mm.data.lists import read_labels, read_lines
-from vgg_mm.demo import unpack
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
@@ -193,17 +192,3 @@ class ImageNet(Folders, _ImageNet):
 
     def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
         _ImageNet.__init__(self, data_root, split, **kwargs)
-
-
-@DATASETS.register_module()
-class DemoPictures(Folders):
-    """The images that ship with the package, unpacked at ``data_root`` on first use.
-
-    Args:
-        data_root: Where to unpack them.
-        kwargs: Further arguments of :class:`Folders`.
-    """
-
-    def __init__(self, data_root: str = "data/demo", **kwargs) -> None:
-        unpack(data_root)
-        super().__init__(data_root=data_root, **kwargs)

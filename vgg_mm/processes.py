@@ -1,4 +1,4 @@
-"""A pool of processes for work on many files."""
+"""A pool of processes for work on many files, or the like."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from rich.progress import track
 from vgg_mm.errors import UserError
 from vgg_mm.signals import STOPS
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def in_processes(
-    work: Callable[[str], Result], files: Sequence[str], jobs: int, doing: str
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int, doing: str
 ) -> Iterator[Result]:
-    """Yields the result of every file, in order; a progress bar goes to stderr.
+    """Yields the result of every item, in order; a progress bar goes to stderr.
 
     Args:
-        work: What to do with a file, a function that can be pickled.
-        files: Their names.
-        jobs: How many processes, one file at a time each.
+        work: What to do with an item, such as a file, a function that can be pickled.
+        items: All of them.
+        jobs: How many processes, one item at a time each.
         doing: What the bar says.
 
     Raises:
         UserError: If a process was killed.
     """
-    with ProcessPoolExecutor(max(1, min(jobs, len(files))), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(max(1, min(jobs, len(items))), initializer=_start_worker) as pool:
         try:
-            results = pool.map(work, files, chunksize=8)
-            yield from track(results, doing, len(files), console=Console(stderr=True))
+            results = pool.map(work, items, chunksize=8)
+            yield from track(results, doing, len(items), console=Console(stderr=True))
         except BrokenProcessPool:
             raise UserError(
                 "a process was killed, perhaps for want of memory: try fewer --jobs."
