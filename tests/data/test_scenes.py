@@ -259,7 +259,7 @@ def test_photographs(tmp_path):
     for i in range(4):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120, 3), 60 * i, np.uint8))
     (photos / "3.png").rename(tmp_path / "3.png")
-    with pytest.raises(UserError, match="fewer than 4 pictures"):
+    with pytest.raises(UserError, match="fewer than 4 images"):
         Settings(backgrounds=str(photos))
     (tmp_path / "3.png").rename(photos / "3.png")
     data._photos.cache_clear()

@@ -34,7 +34,7 @@ def pyramid(part: str, name: str) -> list[np.ndarray]:
     data = np.frombuffer(_members()[f"{part}/{name}.webp"], np.uint8)
     image = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
     image[..., :3] *= image[..., 3:] / 255
-    levels = [image]
+    levels: list[np.ndarray] = [image]
     while min(levels[-1].shape[:2]) >= 16:
         half = [(side + 1) // 2 for side in levels[-1].shape[1::-1]]
         levels.append(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA))
