@@ -8,7 +8,16 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
-TEST = ["pytest", "pytest-xdist", "torchvision", "timm", "setuptools>=71", *SVM, *WEIGHTS]
+TEST = [
+    "pycocotools",
+    "pytest",
+    "pytest-xdist",
+    "torchvision",
+    "timm",
+    "setuptools>=71",
+    *SVM,
+    *WEIGHTS,
+]
 
 setup(
     name="vgg_mm",
