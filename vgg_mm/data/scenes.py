@@ -211,7 +211,7 @@ def _draw_one(root: Path, settings: Settings, split: str, index: int) -> dict:
     _write_xml(root / f"Annotations/{stem}.xml", name, scene)
     if "masks" in settings.layouts:
         seen = np.any([thing.mask for thing in scene.things], 0)
-        _write(root / f"masks/{stem}.png", np.uint8(seen * (label + 1)))
+        _write(root / f"masks/{stem}.png", (seen * (label + 1)).astype(np.uint8))
     if "coco" not in settings.layouts:
         return {}
     return {
@@ -236,7 +236,7 @@ def _shrunk(photo: str, short: int) -> np.ndarray:
 
 def _write(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
     _, data = cv2.imencode(path.suffix, image, options)
-    path.write_bytes(data)
+    path.write_bytes(data.tobytes())
 
 
 @cache
@@ -266,7 +266,8 @@ def _write_xml(path: Path, name: str, scene: demo.Scene) -> None:
 
 
 def _write_coco(folder: Path, split: str, settings: Settings, drawn: Iterator[dict]) -> None:
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, scene in enumerate(drawn, 1):
         height, width = scene["size"]
         image = {"id": number, "file_name": scene["file_name"], "width": width, "height": height}
