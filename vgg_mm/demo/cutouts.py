@@ -36,7 +36,7 @@ def pyramid(part: str, name: str) -> list[np.ndarray]:
     assert decoded is not None
     image = decoded.astype(np.float32)
     image[..., :3] *= image[..., 3:] / 255
-    levels = [image]
+    levels: list[np.ndarray] = [image]
     while min(levels[-1].shape[:2]) >= 16:
         half = [(side + 1) // 2 for side in levels[-1].shape[1::-1]]
         levels.append(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA))
