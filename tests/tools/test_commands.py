@@ -164,7 +164,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     [
         ("default_hooks.checkpoint.save_best=accuracy/top7", "no 'accuracy/top7', only accuracy"),
         ("optim_wrapper.optimizer.lr=1e30", "the loss is "),
-        ("tta_pipeline.1.scales=[20]", "at least 28 pixels"),
+        ("tta_pipeline.1.scales=[20]", "fc6 looks at 7x7 positions"),
     ],
 )
 def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypatch):

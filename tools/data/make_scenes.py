@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 
 from vgg_mm.cli.arguments import count
-
 from vgg_mm.errors import run
 
 
