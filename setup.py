@@ -8,21 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
-<<<<<<< HEAD
-TEST = [
-    "pycocotools",
-    "pytest",
-    "pytest-xdist",
-    "torchvision",
-    "timm",
-    "setuptools>=71",
-    *SVM,
-    *WEIGHTS,
-]
-=======
 TEST = ["pytest", "pytest-xdist", "pycocotools", "torchvision", "timm", "setuptools>=71"]
 TEST += [*SVM, *WEIGHTS]
->>>>>>> scenes
 
 setup(
     name="vgg_mm",
