@@ -398,6 +398,33 @@ def test_features_that_are_no_numbers_are_named(svm, tmp_path):
         svm.load([tmp_path / "x.npz"])
 
 
+def test_what_is_stacked_and_joined_is_read_as_it_is_used(svm, tmp_path, monkeypatch):
+    x, labels = clusters([9, 8, 7], 0.3)
+    for name, part in (("a", x), ("b", x[:, :2])):
+        features(part, labels).save(f"{name}.npz")
+    train, test = svm.load(["a.npz", "b.npz"]), features(np.hstack([x, x[:, :2]]), labels)
+    both, split = svm.joined(train, test)
+    at = np.array([30, 2, 47, 0])
+    np.testing.assert_array_equal(both.features[at], test.features[at % 24])
+    assert both.features.shape == (48, 5)
+    at_once = svm.evaluate(both, split).confusion
+    monkeypatch.setattr(svm, "BLOCK", 11)  # two images
+    assert (svm.evaluate(both, split).confusion == at_once).all()
+
+
+def test_an_svm_that_does_not_fit_into_memory_says_so(svm, tool, mistake, monkeypatch):
+    x, labels = clusters([10, 10, 10], 0.1)
+    features(x, labels).save("x.npz")
+    assert 1e7 < svm.free_memory() < 1e15
+    monkeypatch.setattr(svm, "free_memory", lambda: 20 * 3 * svm.BYTES)
+    assert "mean class accuracy" in tool("linear_svm", "x.npz", "--per-class", 6, 4, "--folds", 1)
+    monkeypatch.setattr(svm, "free_memory", lambda: 24 * 3 * svm.BYTES - 1)
+    assert mistake("linear_svm", "x.npz").startswith(
+        "error: an SVM of 24 images with 3 numbers each takes 0.0 GB with --jobs 1, and 0.0 GB are "
+        "free: use fewer images (--per-class), fewer --jobs, or shorter features"
+    )
+
+
 def test_what_cannot_be_split(svm):
     x, labels = clusters([5, 5, 1], 0.1)
     with pytest.raises(UserError, match=r"a class has 1 image\(s\): too few for 5 folds"):

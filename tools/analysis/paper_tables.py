@@ -24,7 +24,6 @@ from vgg_mm.paper import (
     scores_command,
 )
 from vgg_mm.testing.evaluation import VIEWS
-from vgg_mm.testing.scores import Scores
 
 METHODS = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}
 NONE = "-"
@@ -139,13 +138,13 @@ def _models(row: FusionRow) -> str:
 def further_table(stored: StoredScores) -> list[Table]:
     """A table of the stored scores that fill no row of Tables 3-7, if there are any."""
     used, lines = stored.used(), []
-    for file in (file for file in stored.files if file not in used):
-        scores = Scores.load(file)
+    for file, scores in ((f, scores) for f, scores in stored.files.items() if f not in used):
+        errors = scores.metrics()
         cells = {
             "file": str(file),
             "tested": "\n".join(map(_protocol, scores.protocols)),
-            "top-1 val.\nerror (%)": f"{scores.error(1):.1f}",
-            "top-5 val.\nerror (%)": f"{scores.error(5):.1f}",
+            "top-1 val.\nerror (%)": f"{errors['top1']:.1f}",
+            "top-5 val.\nerror (%)": f"{errors['top5']:.1f}",
         }
         lines.append(Line(cells))
     return [Table("Further scores, which fill no row above", lines)] if lines else []

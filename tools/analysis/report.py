@@ -28,7 +28,7 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
         out: The PNG to write.
     """
     saved = Scores.load(scores)
-    posteriors, labels = saved.mean(), saved.labels
+    labels = saved.labels
     families, classes = legible(saved.classes)
     figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
@@ -40,10 +40,11 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     )
     images, plots = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
+    shown = shown[np.argsort(labels[shown], kind="stable")]
     cells = images.subplots(3, 8).flat
-    for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
+    for axes, i, posterior in zip(cells, shown, saved.mean(shown), strict=False):
         show(axes, os.path.join(saved.root, saved.names[i]))
-        _say(axes, posteriors[i], labels[i], classes, families)
+        _say(axes, posterior, labels[i], classes, families)
     for axes in cells:  # fewer than 24 images
         axes.set_axis_off()
 

@@ -13,6 +13,7 @@ from mmpretrain.models import ImageClassifier, build_classifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from vgg_mm.arrays import blocks
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, BoxHead, VGGHead
@@ -230,7 +231,8 @@ def _windows(net: ImageClassifier) -> tuple[int, int]:
 def _best(file: str) -> dict[str, np.ndarray]:
     """The five best classes of every image of a file of posteriors, by its name."""
     scores = Scores.load(file)
-    best = np.argsort(-scores.mean(), axis=1, kind="stable")[:, :GUESSES]
+    ranked = (np.argsort(-scores.mean(at), 1, kind="stable") for at in blocks(scores.posteriors))
+    best = np.concatenate([block[:, :GUESSES].copy() for block in ranked])
     return dict(zip(scores.names.tolist(), best, strict=True))
 
 
