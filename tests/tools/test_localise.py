@@ -15,7 +15,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from PIL import Image, ImageColor
 
+from tools.analysis.predictor import Thing
 from vgg_mm.data import read_image, rescale
 from vgg_mm.registry import DATASETS, MODELS
 from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, SaveGuesses, Scores
@@ -262,14 +264,15 @@ def test_a_training_ends_with_both_tests_and_a_report(tool, mistake, monkeypatch
     shutil.copy("boxes_0.pth", work / "best.pth")
     monkeypatch.setattr(Runner, "from_cfg", classmethod(of_training(Runner.from_cfg)))
     options = [f"test_dataloader.dataset.indices={IMAGES}", "launcher=none"]
+    rater = "tta_model.classifier.checkpoint="
     said = tool("train", "boxes.py", "--cfg-options", *options)
     assert "test 1 (true class, centre crop): loc" in said and "test 2" not in said
-    rater = "tta_model.classifier={'config':'classifier.py','checkpoint':'%s'}"
-    said = tool("train", "boxes.py", "--cfg-options", *options, rater % "classifier.pth")
+    options.append("tta_model.classifier.config=classifier.py")
+    said = tool("train", "boxes.py", "--cfg-options", *options, rater + "classifier.pth")
     assert "test 1 (true class, centre crop): loc" in said and "top-5 " in said
     assert {path.name for path in work.glob("*.npz")} == {"true_class.npz", "boxes.npz"}
     assert (work / "report.png").stat().st_size > 50_000
-    says = mistake("train", "boxes.py", "--cfg-options", *options, rater % "no.pth")
+    says = mistake("train", "boxes.py", "--cfg-options", *options, rater + "no.pth")
     assert "no checkpoint no.pth, which test 2 wants: make it, or name another" in says
 
 
@@ -282,3 +285,44 @@ def of_training(from_cfg):
         )
 
     return build
+
+
+def shade(file, color):
+    """How many pixels of a PNG have a color."""
+    return (np.asarray(Image.open(file).convert("RGB")) == ImageColor.getrgb(color)).all(-1).sum()
+
+
+def test_predictions_and_maps_have_the_boxes(tool, mistake):
+    with open("boxes.py", "a") as config:
+        rater = dict(config="classifier.py", checkpoint="classifier.pth")
+        config.write(f"tta_model.update(scores='of_others.npz', classifier={rater})\n")
+    info = infos(Config.fromfile("boxes.py").test_dataloader.dataset)[3]
+    image, (sample, *_) = info["img_path"], [samples([32])[3]]
+    model = Localizer(trained("boxes", "boxes_0"), (), trained("classifier", "classifier"))
+    one = dict(inputs=[[x] for x in sample["inputs"]], data_samples=[sample["data_samples"]])
+    (expected,) = model.test_step(one)
+    label, x1, y1, x2, y2, rating, _ = expected.guesses[0].tolist()
+    said = tool("predict", "boxes.py", "boxes_0.pth", image).splitlines()
+    name = torch.load("boxes_0.pth")["meta"]["dataset_meta"]["classes"][int(label)]
+    assert said[1].startswith(f"{expected.pred_score.max():8.2%}  {name}  at ")
+    corners, told = said[1].rpartition("  at ")[2].split(", rating ")
+    assert np.allclose([*map(float, corners.split())], [x1, y1, x2, y2], atol=0.6)
+    assert float(told) == pytest.approx(rating, abs=0.02)
+    drawn = f"predictions/{Path(image).name}.png"
+    assert shade(drawn, "#1a7f37") > 500
+    tool("predict", "classifier.py", "classifier.pth", image)
+    assert shade(drawn, "#1a7f37") == 0
+    tool("score_map", "boxes.py", "boxes_0.pth", image, "--scales", 32, 48)
+    framed = shade("score_map.png", "#c62828")
+    tool("score_map", "classifier.py", "classifier.pth", image, "--scales", 32, 48)
+    assert shade("score_map.png", "#c62828") == 0 < framed
+    says = mistake("predict", "boxes.py", "boxes_0.pth", image, "--cfg-options", NO_RATER)
+    assert "a classifier names what is in them: set tta_model.classifier=dict(config=" in says
+
+
+NO_RATER = "tta_model.classifier=None"
+
+
+def test_a_thing_at_another_size():
+    thing = Thing(3, np.array([10.0, 20, 30, 40]), (100, 80), 1.0)
+    assert thing.in_image(40, 200).tolist() == [20, 10, 60, 20]

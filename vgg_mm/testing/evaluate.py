@@ -153,6 +153,7 @@ def extract(
     *,
     stack: bool = False,
     half: bool = False,
+    boxes: bool = False,
 ) -> dict[str, float]:
     """Describes the images of a data set by a layer's activations (appendix B).
 
@@ -167,6 +168,7 @@ def extract(
             a classifier the last conv.
         stack: Whether to stack the scales; by default they are averaged.
         half: Whether to store float16 in place of float32.
+        boxes: Whether to describe the box that each sample has in place of its image.
 
     Returns:
         ``features/images`` and ``features/dimensions``, their numbers.
@@ -184,6 +186,9 @@ def extract(
     flip = cfg.tta_model.get("flip", True)
     cfg.tta_model = dict(type="vgg_mm.FeatureExtractor", layer=layer, stack=stack, flip=flip)
     cfg.test_dataloader.dataset = data
+    if boxes:
+        scales = cfg.tta_pipeline.index(multi_scale(cfg))
+        cfg.tta_pipeline.insert(scales, dict(type="vgg_mm.CutBox"))
     saver = dict(type="vgg_mm.SaveFeatures", file=str(out), half=half)
     return _run(cfg, checkpoint, saver)
 
