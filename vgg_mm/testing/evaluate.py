@@ -188,7 +188,7 @@ def extract(
     cfg.test_dataloader.dataset = data
     if boxes:
         scales = cfg.tta_pipeline.index(multi_scale(cfg))
-        cfg.tta_pipeline.insert(scales, dict(type="vgg_mm.CutBox"))
+        cfg.tta_pipeline.insert(scales, ConfigDict(type="vgg_mm.CutBox"))
     saver = dict(type="vgg_mm.SaveFeatures", file=str(out), half=half)
     return _run(cfg, checkpoint, saver)
 
