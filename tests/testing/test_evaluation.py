@@ -293,9 +293,9 @@ def test_the_report_calls_nothing_right_that_is_no_number():
     saved = Guesses(guesses, **of_data)
     said = [report.found(saved, i, names)[1:] for i in range(3)]
     assert said == [
-        ("ant, overlap 50%", True),
-        ("bee, overlap 0%", False),
-        ("ant, overlap 49%", False),
+        ("ant\nIoU 50%", True),
+        ("bee\nIoU 0%", False),
+        ("ant\nIoU 49%", False),
     ]
 
 

@@ -35,6 +35,7 @@ def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> No
     saved = (Guesses if boxes else Scores).load(tested)
     labels = saved.labels
     families, classes = legible(saved.classes)
+    classes = [name if len(name) <= 15 else f"{name[:12]}..." for name in classes]
     figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
         f"{Path(work_dir).name}: {100 - saved.metrics()['top1']:.1f}% of {len(labels)} validation "
@@ -80,7 +81,7 @@ def found(saved: Scores | Guesses, i: int, classes: Sequence[str]) -> tuple[int,
     """What an image is taken for: its best class, this in words, and whether it is right."""
     if isinstance(saved, Guesses):
         number, overlap = saved.numbers[i, 0], saved.guesses[i, 0, 6]
-        return number, f"{classes[number]}, overlap {overlap:.0%}", not saved.wrong(1)[i]
+        return number, f"{classes[number]}\nIoU {overlap:.0%}", not saved.wrong(1)[i]
     posterior = saved.posteriors[i].mean(0, dtype=np.float64)
     number = posterior.argmax()
     if not np.isfinite(posterior).all():
