@@ -96,7 +96,7 @@ def run(losses: Callable[[], Tensor], x: Tensor) -> Run:
 
 
 def piqs(ours: PerceptualLoss, width: int, x: Tensor, style: bool) -> list[nn.Module]:
-    """piq's losses with our weights, scaled to be ours; none where piq is not installed."""
+    """Piq's losses with our weights, scaled to be ours; none where piq is not installed."""
     try:
         import piq
     except ImportError:
