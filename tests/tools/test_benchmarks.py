@@ -98,3 +98,14 @@ def test_runs_take_turns_after_one_that_is_not_counted():
     called = []
     times = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, rounds=2)
     assert called == ["a", "b"] * 3 and set(times) == {"a", "b"}
+
+
+def test_the_perceptual_benchmark_agrees_with_piq_if_it_is_there(tool, tmp_path):
+    file = tmp_path / "figures.json"
+    small = ["--width", "4", "--side", "48", "--rounds", "1"]
+    says = tool("benchmark", "perceptual", *small, "--json", str(file))
+    figures = json.loads(file.read_text())
+    assert set(figures) >= {"peak_mib", "style_peak_mib"}
+    there = "piq is not installed" not in says
+    assert ("style_time_vs_piq" in figures) == there
+    assert says.count("piq's losses differ from ours by") == 2 * there
