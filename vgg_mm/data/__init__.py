@@ -6,10 +6,10 @@ from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
 from .lists import VOCList
 from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
-from .scaled_crop import LoadScaledCrop
+from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
-from .transforms import CenterCrop, Crop, DrawLighting, MultiScale, Rescale, rescale
+from .transforms import CenterCrop, DrawLighting, MultiScale, Rescale, rescale
 
 __all__ = [
     "CenterCrop",

@@ -14,7 +14,6 @@ from mmcv.transforms import BaseTransform
 
 from vgg_mm.data.transforms import (
     CenterCrop,
-    Crop,
     DrawLighting,
     generator,
     put,
@@ -63,7 +62,7 @@ class RandomFlip(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Mirrors ``img`` or not."""
         flip = generator(self, results).random() < 0.5
-        return put(results, results["img"][:, ::-1], Crop(flip=True)) if flip else results
+        return put(results, results["img"][:, ::-1], flip=True) if flip else results
 
 
 @TRANSFORMS.register_module()

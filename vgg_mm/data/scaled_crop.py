@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,9 +13,25 @@ from mmcv.transforms import BaseTransform
 
 from vgg_mm.data.images import LoadImage, check_pixels, decode, decode_cut, placed, read_bytes
 from vgg_mm.data.jpeg import Jpeg, Window
-from vgg_mm.data.transforms import Crop, generator, pixels, put, scale_range
+from vgg_mm.data.transforms import generator, pixels, put, scale_range
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
+
+
+class Crop(NamedTuple):
+    """What was drawn for a crop: the image's point (y, x) is its (scale y - top, scale x - left).
+
+    Attributes:
+        scale: What the image is resized by.
+        top: The crop's upper edge in pixels of the resized image.
+        left: Its left edge.
+        flip: Whether the crop is then mirrored left to right.
+    """
+
+    scale: float
+    top: float
+    left: float
+    flip: bool
 
 
 @TRANSFORMS.register_module()
@@ -54,7 +71,7 @@ class LoadScaledCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
 
-        Adds ``crop``, the :class:`vgg_mm.data.Crop`, ``img_shape`` and the whole image's
+        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's
         ``ori_shape``; ``gt_bboxes`` move from the image into the crop, see
         :func:`vgg_mm.data.transforms.put`.
 
@@ -101,7 +118,7 @@ class LoadScaledCrop(BaseTransform):
         )
         image = resize(image, self.size, crop.scale, start)
         results["crop"] = crop
-        put(results, cv2.flip(image, 1) if crop.flip else image, crop)
+        put(results, cv2.flip(image, 1) if crop.flip else image, *crop)
 
     def _draw(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[Crop, Window]:
         """The crop of an image (H, W), and the window of the source that it is made of."""

@@ -9,7 +9,6 @@ provides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,41 +55,35 @@ def rescaled(results: dict, short: int) -> np.ndarray:
 def put_rescaled(results: dict, short: int) -> dict:
     """The sample with its image after :func:`rescale`."""
     (h, w), image = results["img"].shape[:2], rescaled(results, short)
-    return put(results, image, Crop((image.shape[0] / h, image.shape[1] / w)))
+    return put(results, image, (image.shape[0] / h, image.shape[1] / w))
 
 
-class Crop(NamedTuple):
-    """How an image became another: its point (y, x) is the other's (scale y - top, scale x - left).
+def put(
+    results: dict,
+    image: np.ndarray,
+    scale: float | tuple[float, float] = 1,
+    top: float = 0,
+    left: float = 0,
+    flip: bool = False,
+) -> dict:
+    """The sample with another image, ``img`` and its ``img_shape``, and its boxes in that.
 
-    Attributes:
-        scale: What it is resized by, or how much along y and x.
-        top: The crop's upper edge in pixels of the resized image.
-        left: Its left edge.
-        flip: Whether the crop is then mirrored left to right.
-    """
-
-    scale: float | tuple[float, float] = 1
-    top: float = 0
-    left: float = 0
-    flip: bool = False
-
-
-def put(results: dict, image: np.ndarray, crop: Crop | None = None) -> dict:
-    """The sample with another image, ``img`` and its ``img_shape``.
+    Its ``gt_bboxes``, where there are any, are corners x1, y1, x2, y2, float32 (n, 4), pixel i
+    reaching from i to i + 1, as mmcv's transforms have them. What leaves the image stays whole.
 
     Args:
-        results: The sample. Its ``gt_bboxes``, where there are any, move with the image: corners
-            x1, y1, x2, y2, float32 (n, 4), pixel i reaching from i to i + 1, as mmcv's transforms
-            have them. What leaves the crop stays whole.
+        results: The sample.
         image: (H, W, 3).
-        crop: How the sample's image became this one; None: every pixel is where it was.
+        scale: What the sample's image was resized by, or how much along y and x.
+        top: Where the new image begins in it then, in pixels.
+        left: Likewise.
+        flip: Whether it was then mirrored left to right.
     """
     results["img"], results["img_shape"] = image, image.shape[:2]
-    if crop and "gt_bboxes" in results:
-        corners = results["gt_bboxes"].reshape(-1, 2, 2)  # (n, the ends, x and y)
-        scale = np.broadcast_to(crop.scale, 2)[::-1]
-        corners = corners * scale - (crop.left, crop.top)
-        if crop.flip:
+    if "gt_bboxes" in results:
+        corners = results["gt_bboxes"].reshape(-1, 2, 2)  # (n, both ends, x and y)
+        corners = corners * np.broadcast_to(scale, 2)[::-1] - (left, top)
+        if flip:
             corners[..., 0] = image.shape[1] - corners[:, ::-1, 0]
         results["gt_bboxes"] = corners.reshape(-1, 4).astype(np.float32)
     return results
@@ -189,7 +182,7 @@ class CenterCrop(BaseTransform):
             )
         y, x = self.corner(room, results)
         image = results["img"][y : y + self.size, x : x + self.size]
-        return put(results, image, Crop(top=y, left=x))
+        return put(results, image, top=y, left=x)
 
     def corner(self, room: tuple[int, int], results: dict) -> tuple[int, int]:
         """Where the crop starts, of the ``room`` (rows, columns) that it has."""
