@@ -90,7 +90,7 @@ def draw_scenes(
     """Draws a data set of scenes at ``root`` on all cores, unless it is there, and returns it.
 
     It has ILSVRC's layout: ``train/CLASS/train_000000.JPEG``, ``val/...``, and in
-    ``Annotations/train/CLASS/train_000000.xml`` the boxes as VOC and ILSVRC write them; with
+    ``Annotations/train/CLASS/train_000000.xml`` the boxes as ILSVRC writes them; with
     ``coco`` besides ``coco/instances_train.json``, boxes and masks (RLE) of files named from
     ``root``, and with ``masks`` ``masks/train/CLASS/train_000000.png``: 0 is the background, a
     class its label + 1. Labels count the classes in the order of their names; ``classes.txt``
@@ -245,7 +245,7 @@ def _photos(folder: str) -> list[str]:
 
 
 def _write_xml(path: Path, name: str, scene: demo.Scene) -> None:
-    """A box for each thing, in pixels that are counted from 1, both ends included."""
+    """A box for each thing, in pixels that are counted from 0, both ends included."""
 
     def add(parent: ElementTree.Element, **values: object) -> None:
         for key, value in values.items():
@@ -277,7 +277,7 @@ def _write_coco(folder: Path, split: str, settings: Settings, drawn: Iterator[di
                 "id": len(annotations) + 1,
                 "image_id": number,
                 "category_id": scene["label"] + 1,
-                "bbox": [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1],
+                "bbox": [xmin, ymin, xmax - xmin + 1, ymax - ymin + 1],
                 "area": area,
                 "iscrowd": 0,
                 "segmentation": {"size": [height, width], "counts": counts},

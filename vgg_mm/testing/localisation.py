@@ -49,8 +49,18 @@ class BoxAccuracy(BaseMetric):
     default_prefix = "accuracy"
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps whether each image's box is right."""
+        """Keeps whether each image's box is right.
+
+        Raises:
+            UserError: If a sample has no ``gt_bboxes``.
+        """
         for sample in data_samples:
+            if "gt_bboxes" not in sample:
+                raise UserError(
+                    "BoxAccuracy: the validation's samples have no gt_bboxes: use a data set with "
+                    "boxes, such as vgg_mm.ImageNetBoxes, and pack them, with "
+                    "dict(type='PackInputs', algorithm_keys=['gt_bboxes'])."
+                )
             label, boxes = int(sample["gt_label"]), _array(sample["pred_bboxes"])
             box = boxes[label if len(boxes) > 1 else 0]
             self.results += [fits(label, _array(sample["gt_bboxes"]), [label], box)[0] >= 0.5]
