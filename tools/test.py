@@ -11,7 +11,7 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import run_parser
+    from tools.arguments import run_parser
 
     args = run_parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -24,8 +24,8 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from tools.analysis.paper_tables import beside_paper
-    from vgg_mm.cli.configs import load_config
-    from vgg_mm.cli.processes import start_processes
+    from tools.arguments import load_config
+    from tools.processes import start_processes
     from vgg_mm.testing.evaluate import evaluate, multi_scale
 
     cfg = load_config(args)

@@ -20,11 +20,10 @@ from mmengine import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
+from tools.arguments import load_config, parser
 from tools.train import mixed_precision
 from vgg_mm import errors
-from vgg_mm.cli.arguments import parser
 from vgg_mm.cli.commands import commands
-from vgg_mm.cli.configs import load_config
 from vgg_mm.errors import UserError
 from vgg_mm.registry import MODELS
 from vgg_mm.testing import Scores

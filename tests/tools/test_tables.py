@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgg_mm.cli import configs
+from tools import arguments
 from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_7_VGG
 from vgg_mm.testing import Protocol, Scores
 
@@ -185,7 +185,7 @@ def test_parser(monkeypatch):
     def parse(command):
         python, tool, *args = shlex.split(command)
         assert (python, tool) == ("python", "tools/test.py")
-        monkeypatch.setattr(configs, "load_config", stop)
+        monkeypatch.setattr(arguments, "load_config", stop)
         monkeypatch.setattr(sys, "argv", [tool, *args])
         with pytest.raises(Parsed) as parsed:
             runpy.run_path(str(ROOT / tool), run_name="__main__")

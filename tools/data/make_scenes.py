@@ -19,13 +19,13 @@ import argparse
 import os
 from pathlib import Path
 
-from vgg_mm.arguments import count
-
 from vgg_mm.errors import run
 
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
