@@ -251,23 +251,6 @@ TABLE_7 = (
 TABLE_7_VGG = (TABLE_6[3], TABLE_5[5], TABLE_6[0])
 
 
-def scores_needed(arch: str, S: Side) -> tuple[str, list[int]]:
-    """The views and the scales Q of the one test that fills all rows of net ``arch`` and ``S``."""
-    uses = [(Q, row.views) for row in ROWS for *model, Q in row.models if model == [arch, S]]
-    scales = sorted({side for Q, _ in uses for side in Q})
-    views = {views for _, views in uses}
-    return views.pop() if len(views) == 1 else "both", scales
-
-
-def scores_command(arch: str, S: Side) -> str:
-    """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
-    config, (views, scales) = config_name(arch, S), scores_needed(arch, S)
-    return (
-        f"python tools/test.py configs/{config}.py work_dirs/{config}/best.pth "
-        f"--views {views} --scales {' '.join(map(str, scales))} --out scores/{config}.npz"
-    )
-
-
 # Appendix A: localisation. A regression predicts one box (SCR) or one for each class (PCR).
 BoxModel = tuple[int, tuple[int, ...]]  # the S of a net D that predicts boxes, and Q
 

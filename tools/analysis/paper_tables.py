@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tools import printing
-from tools.analysis.stored import StoredScores
+from tools.analysis.stored import StoredScores, scores_command
 from vgg_mm.paper import (
     TABLE_3,
     TABLE_4,
@@ -21,7 +21,6 @@ from vgg_mm.paper import (
     FusionRow,
     Row,
     Training,
-    scores_command,
 )
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Scores
