@@ -4,7 +4,6 @@ from .boxes import FolderBoxes, ImageNetBoxes
 from .collate import collate_crops
 from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
-from .lists import VOCList
 from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
 from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
@@ -31,7 +30,6 @@ __all__ = [
     "ScaleJitter",
     "Scenes",
     "SeededDataset",
-    "VOCList",
     "collate_crops",
     "decode",
     "decode_cut",

@@ -10,10 +10,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -23,9 +21,10 @@ from PIL import Image
 
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import files_below
-from vgg_mm.data.folders import Folders, ImageNet
+from vgg_mm.data.folders import Folders, ImageNet, read_lines
 from vgg_mm.data.images import CorruptImageError, read_bytes
 from vgg_mm.errors import UserError
+from vgg_mm.processes import in_processes
 from vgg_mm.registry import DATASETS
 
 MOST_BYTES = 1 << 20  # of an XML file; ILSVRC's have a thousand
@@ -98,26 +97,21 @@ def read_csv(file: str) -> dict[str, Things]:
         UserError: If it is missing or has a line of another kind.
     """
     found = {}
-    try:
-        with open(file, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                name, comma, text = line.strip().partition(",")
-                words = text.split()
-                if number == 1 and name == "ImageId" or not line.strip():
-                    continue
-                try:
-                    if not comma or len(words) % 5:
-                        raise ValueError
-                    parts = [words[i : i + 5] for i in range(0, len(words), 5)]
-                    boxes = [_exclusive(ends) for _, *ends in parts]
-                except ValueError:
-                    raise UserError(
-                        f"{file}, line {number}: {line.strip()[:80]!r} is no image's name, a comma "
-                        "and, for each thing, its class, xmin, ymin, xmax and ymax."
-                    ) from None
-                found[name] = Things(None, [each[0] for each in parts], boxes)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"no list of boxes {file}: {error}.") from None
+    for number, line in read_lines(file, "boxes"):
+        name, comma, text = line.partition(",")
+        words = text.split()
+        if number == 1 and name == "ImageId":
+            continue
+        try:
+            if not comma or len(words) % 5:
+                raise ValueError
+            boxes = [_exclusive(words[i + 1 : i + 5]) for i in range(0, len(words), 5)]
+        except ValueError:
+            raise UserError(
+                f"{file}, line {number}: {line[:80]!r} is no image's name, a comma and, for each "
+                "thing, its class, xmin, ymin, xmax and ymax."
+            ) from None
+        found[name] = Things(None, words[::5], boxes)
     return found
 
 
@@ -169,11 +163,10 @@ def read_folder(folder: str, images: Iterable[str]) -> dict[str, Things]:
     for image in images:
         if (found := there.get(image) or there.get(os.path.basename(image))) is not None:
             files[image] = os.path.join(folder, found)
-    if len(files) <= FEW:
-        return dict(zip(files, map(read_xml, files.values()), strict=True))
-    workers = min(8, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        return dict(zip(files, pool.map(read_xml, files.values(), chunksize=1000), strict=True))
+    paths, jobs = [*files.values()], min(8, os.cpu_count() or 1)
+    few = len(files) <= FEW
+    read = map(read_xml, paths) if few else in_processes(read_xml, paths, jobs, f"Reading {folder}")
+    return dict(zip(files, read, strict=True))
 
 
 class _Boxed:
