@@ -18,6 +18,7 @@ from vgg_mm.testing.evaluate import evaluate
 
 ROOT = Path(__file__).parents[1]
 PAPER = [f"{row.config}.py" for row in paper.TABLE_3]
+BOXES = {S: f"vgg16_d_{S}_boxes.py" for (S, _), *further in (r.models for r in paper.TABLE_9)}
 
 
 def load(name, **options):
@@ -26,12 +27,12 @@ def load(name, **options):
     return cfg
 
 
-def narrow(cfg, tree, work_dir):
+def narrow(cfg, tree, work_dir, classes=2, kind="vgg_mm.Folders"):
     """The config with a narrow net, on a few generated pictures."""
     cfg.merge_from_dict(
         {
             "model.backbone.width": 4,
-            "model.head": dict(in_channels=32, channels=16, num_classes=2),
+            "model.head": dict(in_channels=32, channels=16, num_classes=classes),
             "train_cfg.max_epochs": 1,
             "work_dir": str(work_dir),
             "launcher": "none",
@@ -42,7 +43,7 @@ def narrow(cfg, tree, work_dir):
         loader.update(batch_size=images, num_workers=0, persistent_workers=False)
         dataset = loader.dataset.get("dataset", loader.dataset)
         dataset.pop("split", None)
-        dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=split)
+        dataset.update(type=kind, data_root=str(tree), split=split)
         dataset.indices = images
     return cfg
 
@@ -55,8 +56,41 @@ def test_trains_a_step_and_tests(name, jpeg_tree, tmp_path):
     assert errors["error/top1"] == Scores.load(tmp_path / "scores.npz").error(1)
 
 
-def test_there_is_a_config_for_each_row_of_table_3_and_no_other():
-    assert {path.name for path in (ROOT / "configs").glob("*.py")} == {*PAPER, "demo.py"}
+@pytest.mark.parametrize("name", BOXES.values())
+def test_trains_a_step_on_boxes(name, few_scenes, tmp_path):
+    cfg = narrow(load(name), few_scenes, tmp_path, 64, "vgg_mm.FolderBoxes")
+    runner = Runner.from_cfg(cfg)
+    before = runner.model.head.fc8.weight.detach().clone()
+    runner.train()
+    assert not runner.model.head.fc8.weight.equal(before)
+    assert (tmp_path / "best.pth").exists()
+
+
+def test_there_is_a_config_for_each_trained_model_and_no_other():
+    names = {path.name for path in (ROOT / "configs").glob("*.py")}
+    assert names == {*PAPER, *BOXES.values(), "demo.py", "demo_boxes.py"}
+
+
+@pytest.mark.parametrize("S", BOXES)
+def test_says_what_the_paper_says_of_boxes(S):
+    name = BOXES[S]
+    text, cfg, base = (ROOT / "configs" / name).read_text(), load(name), load(f"vgg16_d_{S}.py")
+    for row in paper.TABLE_9:
+        (own, Q), *others = row.models
+        scales = f"in {{{', '.join(map(str, Q))}}}" if len(Q) > 1 else f"= {Q[0]}"
+        if own == S:
+            assert f"{row.val} (Table 9)" in text if others else f"{row.val} at Q {scales}" in text
+    assert f"{name} 4 --start-from work_dirs/vgg16_d_{S}/best.pth" in text
+    assert cfg.model.head == dict(type="vgg_mm.BoxHead", num_classes=1000)  # PCR
+    assert cfg.start_from_lr == 1e-3
+    # All else is the classifier's.
+    for key in ("optim_wrapper", "param_scheduler", "train_cfg", "tta_pipeline", "custom_hooks"):
+        assert cfg[key] == base[key]
+    for key in ("backbone", "data_preprocessor"):
+        assert cfg.model[key] == base.model[key]
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        ours, theirs = (c[loader].dataset.get("dataset", c[loader].dataset) for c in (cfg, base))
+        assert ours == dict(theirs, type="vgg_mm.ImageNetBoxes")
 
 
 @pytest.mark.parametrize("row", paper.TABLE_3, ids=lambda row: row.config)
@@ -91,7 +125,7 @@ def test_states_the_recipe():
     assert np.array_equal(lighting.eigvec, paper.IMAGENET_EIGVEC)
 
 
-@pytest.mark.parametrize("name", [*PAPER, "demo.py"])
+@pytest.mark.parametrize("name", [*PAPER, *BOXES.values(), "demo.py", "demo_boxes.py"])
 def test_dumps_and_reloads_and_takes_overrides(name, tmp_path):
     cfg = load(name)
     assert cfg.pretty_text
@@ -102,11 +136,12 @@ def test_dumps_and_reloads_and_takes_overrides(name, tmp_path):
     assert load(name, **S).train_dataloader.dataset.dataset.pipeline[0].S == (320, 640)
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [*PAPER, *BOXES.values()])
 def test_a_leaf_is_short_and_shallow(name):
     text = (ROOT / "configs" / name).read_text()
     base = re.search(r'_base_ = "(.+)"', text)[1]
-    assert "_base_ =" not in (ROOT / "configs" / base).read_text()
+    assert base == "_base_/paper.py" or name in BOXES.values()
+    assert "_base_ =" not in (ROOT / "configs/_base_/paper.py").read_text()
     code = ast.parse(text).body[1:]  # without the docstring
     assert len(code) <= 7
 
@@ -131,6 +166,16 @@ def test_the_demo_has_the_papers_geometry(tmp_path):
     ]
     for part in ("param_scheduler", "tta_model", "train_cfg"):
         assert cfg[part].type == paper_cfg[part].type
+
+
+def test_the_demo_of_boxes_sees_what_the_demo_sees():
+    cfg, demo = load("demo_boxes.py"), load("demo.py")
+    assert cfg.model.backbone == demo.model.backbone and cfg.tta_pipeline == demo.tta_pipeline
+    net = MODELS.build(cfg.model)
+    assert net.head.crop_size == net.backbone.stride * net.head.fc6.kernel_size[0] == demo.crop
+    with torch.no_grad():
+        features = net.backbone(torch.zeros(1, 3, demo.Q, demo.Q))
+        assert net.head.box_map(features).shape == (1, demo.model.head.num_classes, 4, 2, 2)
 
 
 def test_the_schedule_drops_three_times_on_a_plateau(jpeg_tree, tmp_path):

@@ -14,7 +14,7 @@ model = dict(
 )
 
 # Sec. 3.1: the pipelines' pieces, for configs whose pipelines are others.
-pack = [dict(type="PackInputs", meta_keys=["img_path"])]
+pack = [dict(type="PackInputs", algorithm_keys=["gt_bboxes"], meta_keys=["img_path", "ori_shape"])]
 load = [dict(type="vgg_mm.LoadImage")]
 light = [dict(type="vgg_mm.DrawLighting")]
 centre = [dict(type="vgg_mm.CenterCrop", size=224), *pack]

@@ -11,8 +11,8 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from vgg_mm.data import FolderBoxes, ImageNetBoxes, boxes
-from vgg_mm.data.boxes import mend, placed, read_xml
-from vgg_mm.data.images import CorruptImageError
+from vgg_mm.data.boxes import mend, read_xml
+from vgg_mm.data.images import CorruptImageError, placed
 from vgg_mm.errors import UserError
 
 CAT, DOG = "n01440764", "n01443537"

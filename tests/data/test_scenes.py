@@ -103,8 +103,8 @@ def test_scenes_are_as_the_settings_say():
         assert not np.sum([thing.mask for thing in scene.things], 0).max() > 1
         for thing in scene.things:
             xmin, ymin, xmax, ymax = thing.box
-            assert 1 <= xmin <= xmax <= width and 1 <= ymin <= ymax <= height
-            assert thing.mask[ymin - 1 : ymax, xmin - 1 : xmax].sum() == thing.mask.sum()
+            assert 0 <= xmin <= xmax < width and 0 <= ymin <= ymax < height
+            assert thing.mask[ymin : ymax + 1, xmin : xmax + 1].sum() == thing.mask.sum()
             visible.append(thing.visible)
             if thing.visible > 0.98:
                 sizes.append(max(xmax - xmin, ymax - ymin) + 1)
@@ -135,7 +135,7 @@ def test_the_truth_is_what_is_seen(monkeypatch):
         assert (inner & ~found).sum() < 0.1 * inner.sum()
         if len(scene.things) == 1:
             ys, xs = np.nonzero(found)
-            box = np.array([xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1])
+            box = np.array([xs.min(), ys.min(), xs.max(), ys.max()])
             assert np.abs(box - scene.things[0].box).max() <= 2
             covered += scene.things[0].visible < 0.9
     assert covered > 5
@@ -222,7 +222,7 @@ def test_coco(root):
             assert path.is_file() and len(own) == len(things)
             for one, thing in zip(own, things, strict=True):
                 xmin, ymin, xmax, ymax = thing.box
-                assert one["bbox"] == [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
+                assert one["bbox"] == [xmin, ymin, xmax - xmin + 1, ymax - ymin + 1]
                 assert one["area"] == thing.mask.sum() == mask_of.area(one["segmentation"])
                 assert [*mask_of.toBbox(one["segmentation"])] == one["bbox"]
                 assert np.array_equal(mask_of.decode(one["segmentation"]), thing.mask)

@@ -11,6 +11,7 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Rectangle
 
 from vgg_mm.data import CorruptImageError, read_image
 
@@ -66,3 +67,14 @@ def show(axes: Axes, image: str) -> None:
     except CorruptImageError as error:
         warnings.warn(f"not drawn: {error}", stacklevel=2)
         axes.text(0.5, 0.5, "not readable", ha="center", va="center", transform=axes.transAxes)
+
+
+def draw_box(axes: Axes, box: Sequence[float], color: str) -> None:
+    """Frames a box x1, y1, x2, y2, in the shown image's pixels, pixel i reaching to i + 1.
+
+    Of a box without numbers nothing is drawn, and what leaves the image is cut off.
+    """
+    x1, y1, x2, y2 = (float(end) - 0.5 for end in box)  # imshow has pixel i's centre at i
+    for width, shade in ((4, "white"), (2, color)):
+        frame = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=width)
+        axes.add_patch(frame)

@@ -3,7 +3,8 @@
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_photos --out named
 
-Draws each image with its most probable classes, as a PNG.
+Draws each image with its most probable classes, as a PNG. A config that predicts boxes says where
+the first one is, too: the box's corners in pixels, and its rating.
 """
 
 import os
@@ -51,10 +52,15 @@ def main() -> None:
     failures = []
     for image in images:
         try:
-            top = predictor.top(image, args.top)
-            print(image, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
+            posterior, things = predictor.look(image)
+            top = predictor.ranked(posterior, args.top)
+            lines = [f"{value:8.2%}  {name}" for name, value in top]
+            if things:
+                corners = " ".join(f"{corner:.0f}" for corner in things[0].box)
+                lines[0] += f"  at {corners}, rating {things[0].rating:.2f}"
+            print(image, *lines, sep="\n", flush=True)
             out = args.out / f"{image.relative_to(folder)}.png"
-            draw(image, top, out, predictor.classes)
+            draw(image, top, out, predictor.classes, things[0] if things else None)
         except CorruptImageError as error:
             failures.append(str(error))
         except OSError as error:

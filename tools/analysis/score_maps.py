@@ -13,11 +13,18 @@ from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from tools.analysis.drawing import legible
+from tools.analysis.drawing import draw_box, legible
 from tools.analysis.predictor import Predictor
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
+from vgg_mm.testing.localisation import Localizer
+
+
+def _classifier(predictor: Predictor) -> torch.nn.Module:
+    """The net that names classes; of a config that predicts boxes its classifier."""
+    model = predictor.model
+    return model.classifier if isinstance(model, Localizer) else model.module
 
 
 @torch.no_grad()
@@ -38,7 +45,7 @@ def score_maps(
         UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
         CorruptImageError: As calling the :class:`Predictor` does.
     """
-    net = predictor.model.module
+    net = _classifier(predictor)
     for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
         if not isinstance(part, kind):
             raise UserError(
@@ -96,6 +103,9 @@ def draw_score_maps(
 ) -> list[tuple[str, float]]:
     """Draws the score maps of an image's most probable classes: a row a class, a column a scale.
 
+    Of a config that predicts boxes the class's box is drawn over its row, once it is among the five
+    that it looks for.
+
     Args:
         predictor: The net; its protocol chooses the classes.
         image: The image's file.
@@ -110,9 +120,11 @@ def draw_score_maps(
         OSError: If the PNG cannot be written.
     """
     maps = score_maps(predictor, image)
-    net = predictor.model.module
+    net = _classifier(predictor)
     kernel, stride = net.head.fc6.kernel_size[0], net.backbone.stride
-    values, labels = predictor(image).sort(descending=True, stable=True)
+    posterior, things = predictor.look(image)
+    found = {thing.label: thing for thing in things}
+    values, labels = posterior.sort(descending=True, stable=True)
     named = [
         (predictor.classes[label], value)
         for label, value in zip(labels[:top].tolist(), values[:top].tolist(), strict=True)
@@ -138,6 +150,9 @@ def draw_score_maps(
             shown = axes.imshow(placed, vmin=0, vmax=1, alpha=0.6, cmap="viridis")
             title = f"Q = {min(rgb.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
             axes.set_title(title, **style)
+        for axes, shape in zip(row, [finest.shape, *(rgb.shape for rgb, _ in maps)], strict=True):
+            if label in found:
+                draw_box(axes, found[label].in_image(*shape[:2]), "#c62828")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=grid, label="posterior", location="bottom", aspect=40)

@@ -95,7 +95,7 @@ class AllSettings(Settings):
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": scene["label"],
-                    "bbox": [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1],
+                    "bbox": [xmin, ymin, xmax - xmin + 1, ymax - ymin + 1],
                     "area": area,
                     "iscrowd": 0,
                     "segmentation": {"size": [height, width], "counts": counts},

@@ -8,12 +8,13 @@ from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
 from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
-from .transforms import CenterCrop, DrawLighting, MultiScale, Rescale, rescale
+from .transforms import CenterCrop, CutBox, DrawLighting, MultiScale, Rescale, rescale
 
 __all__ = [
     "CenterCrop",
     "CorruptImageError",
     "Crop",
+    "CutBox",
     "DrawLighting",
     "EpochSampler",
     "FolderBoxes",

@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import files_below
 from vgg_mm.data.folders import Folders, ImageNet, read_lines
-from vgg_mm.data.images import CorruptImageError, described, read_bytes
+from vgg_mm.data.images import CorruptImageError, described, other_size, read_bytes
 from vgg_mm.errors import UserError
 from vgg_mm.processes import in_processes
 from vgg_mm.registry import DATASETS
@@ -316,32 +316,6 @@ def mend(boxes: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, dict[str, n
     return mended, faults
 
 
-def placed(results: dict) -> np.ndarray:
-    """A sample's ``gt_bboxes``, once its image is read: cut off where the image ends.
-
-    Args:
-        results: With ``gt_bboxes``, ``ori_shape`` (H, W), ``img_path`` and, where the boxes' file
-            tells it, ``boxes_shape``, the size (H, W) that the boxes were made for.
-
-    Raises:
-        CorruptImageError: If that was another size.
-    """
-    h, w = results["ori_shape"]
-    shape = results.get("boxes_shape", (h, w))
-    if tuple(shape) != (h, w):
-        raise CorruptImageError(other_size(results["img_path"], (w, h), tuple(shape)[::-1]))
-    return results["gt_bboxes"].clip(0, np.array([w, h, w, h], np.float32))
-
-
-def other_size(path: str, size: tuple, boxes: tuple | None, place: str = "its boxes") -> str:
-    """What to tell of an image of one size with boxes for another, each (width, height)."""
-    told = "x".join(map(str, boxes or ()))
-    return (
-        f"{path} has {'x'.join(map(str, size))} pixels, and {place} are for {told}: boxes fit the "
-        "images that they were drawn in, so take those in their own size."
-    )
-
-
 @DATASETS.register_module()
 class ImageNetBoxes(_Boxed, ImageNet):
     """ILSVRC-2012 with its boxes, those of an image's own class.
@@ -349,7 +323,7 @@ class ImageNetBoxes(_Boxed, ImageNet):
     Boxes that are the wrong way round or leave their image are mended, those outside dropped;
     images without a box (of the training set more than half) are left out, and one warning counts
     it all. Of 64 images the header is read and compared with the size that the boxes are for; the
-    others are compared when they are loaded (:func:`placed`).
+    others are compared when they are loaded.
 
     Args:
         boxes: Below ``data_root``, a folder of XML files, in folders by class or all in one,

@@ -25,11 +25,12 @@ def collate_crops(samples: Sequence[dict]) -> dict:
 
     Args:
         samples: N results of a pipeline: ``img``, uint8 or float32 (H, W, 3), all of one size,
-            ``gt_label`` and, where there are any, ``lighting`` and ``corrupt``.
+            ``gt_label`` and, where there are any, ``lighting``, ``gt_bboxes`` and ``corrupt``.
 
     Returns:
         ``inputs`` (N, 3, H, W) of the images' type, the list ``gt_label``, ``lighting`` (N, 3) if
-        it was drawn, and ``corrupt``, what is wrong with the images that others stand in for.
+        it was drawn, the list ``gt_bboxes`` if there are boxes, and ``corrupt``, what is wrong with
+        the images that others stand in for.
 
     Raises:
         UserError: If the images are not alike, or the pipeline has packed them.
@@ -54,6 +55,8 @@ def collate_crops(samples: Sequence[dict]) -> dict:
     batch["corrupt"] = [line for sample in samples for line in sample.get("corrupt", ())]
     if "lighting" in samples[0]:
         batch["lighting"] = np.stack([sample["lighting"] for sample in samples])
+    if "gt_bboxes" in samples[0]:
+        batch["gt_bboxes"] = [sample.get("gt_bboxes") for sample in samples]
     return batch
 
 

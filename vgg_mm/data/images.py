@@ -270,18 +270,45 @@ def described(data: bytes) -> tuple[int, int, str]:
     return height, width, ""
 
 
+def placed(results: dict) -> np.ndarray:
+    """A sample's ``gt_bboxes``, once its image is read: cut off where the image ends.
+
+    Args:
+        results: With ``gt_bboxes``, ``ori_shape`` (H, W), ``img_path`` and, where the boxes' file
+            tells it, ``boxes_shape``, the size (H, W) that the boxes were made for.
+
+    Raises:
+        CorruptImageError: If that was another size.
+    """
+    h, w = results["ori_shape"]
+    shape = results.get("boxes_shape", (h, w))
+    if tuple(shape) != (h, w):
+        raise CorruptImageError(other_size(results["img_path"], (w, h), tuple(shape)[::-1]))
+    return results["gt_bboxes"].clip(0, np.array([w, h, w, h], np.float32))
+
+
+def other_size(path: str, size: tuple, boxes: tuple | None, place: str = "its boxes") -> str:
+    """What to tell of an image of one size with boxes for another, each (width, height)."""
+    told = "x".join(map(str, boxes or ()))
+    return (
+        f"{path} has {'x'.join(map(str, size))} pixels, and {place} are for {told}: boxes fit the "
+        "images that they were drawn in, so take those in their own size."
+    )
+
+
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
     """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
 
-    An image that is already there stays, as mmpretrain's inferencer loads by itself.
+    Where ``img_path`` names a part of an image, ``file`` is what to read. An image that is already
+    there stays, as mmpretrain's inferencer loads by itself.
 
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
         in_memory: Whether to keep every image once it is read, for small data sets.
 
     Raises:
-        CorruptImageError: See :func:`read_bytes` and :func:`decode`.
+        CorruptImageError: See :func:`read_bytes`, :func:`decode` and :func:`placed`.
     """
 
     def __init__(self, backend_args: dict | None = None, in_memory: bool = False) -> None:
@@ -289,10 +316,12 @@ class LoadImage(BaseTransform):
         self.kept: dict[str, np.ndarray] | None = {} if in_memory else None
 
     def transform(self, results: dict) -> dict:
-        """Adds ``img``, ``img_shape`` and ``ori_shape``."""
+        """Adds ``img``, ``img_shape`` and ``ori_shape``; compares ``gt_bboxes`` with it."""
         if "img" not in results:
-            results["img"] = self._read(results["img_path"])
+            results["img"] = self._read(results.get("file", results["img_path"]))
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        if "gt_bboxes" in results:
+            results["gt_bboxes"] = placed(results)
         return results
 
     def _read(self, path: str) -> np.ndarray:

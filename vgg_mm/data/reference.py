@@ -12,7 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from vgg_mm.data.transforms import CenterCrop, DrawLighting, generator, put, rescaled, scale_range
+from vgg_mm.data.transforms import (
+    CenterCrop,
+    DrawLighting,
+    generator,
+    put,
+    put_rescaled,
+    scale_range,
+)
 from vgg_mm.registry import TRANSFORMS
 
 
@@ -31,7 +38,7 @@ class ScaleJitter(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Draws S and rescales ``img``."""
         S = int(generator(self, results).integers(self.S_min, self.S_max, endpoint=True))
-        return put(results, rescaled(results, S))
+        return put_rescaled(results, S)
 
 
 @TRANSFORMS.register_module()
@@ -55,7 +62,7 @@ class RandomFlip(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Mirrors ``img`` or not."""
         flip = generator(self, results).random() < 0.5
-        return put(results, results["img"][:, ::-1]) if flip else results
+        return put(results, results["img"][:, ::-1], flip=True) if flip else results
 
 
 @TRANSFORMS.register_module()

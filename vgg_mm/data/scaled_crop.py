@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from vgg_mm.data.images import LoadImage, check_pixels, decode, decode_cut, read_bytes
+from vgg_mm.data.images import LoadImage, check_pixels, decode, decode_cut, placed, read_bytes
 from vgg_mm.data.jpeg import Jpeg, Window
-from vgg_mm.data.transforms import generator, pixels, scale_range
+from vgg_mm.data.transforms import generator, pixels, put, scale_range
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
@@ -71,11 +71,13 @@ class LoadScaledCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
 
-        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's ``ori_shape``.
+        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's
+        ``ori_shape``; ``gt_bboxes`` move from the image into the crop, see
+        :func:`vgg_mm.data.transforms.put`.
 
         Raises:
-            CorruptImageError: See :func:`vgg_mm.data.images.read_bytes` and
-                :func:`vgg_mm.data.decode_cut`.
+            CorruptImageError: See :func:`vgg_mm.data.images.read_bytes`,
+                :func:`vgg_mm.data.decode_cut` and :func:`vgg_mm.data.images.placed`.
         """
         for _ in self.steps(results):
             pass
@@ -96,8 +98,10 @@ class LoadScaledCrop(BaseTransform):
             yield held
             source = Jpeg.parse(data) or decode(data, path)
             held += getattr(source, "nbytes", 0)
-        shape = source.shape[:2]
+        shape = results["ori_shape"] = source.shape[:2]
         check_pixels(shape, path)
+        if "gt_bboxes" in results:
+            results["gt_bboxes"] = placed(results)
         yield held
         crop, window = self._draw(generator(self, results), shape)
         yield held
@@ -113,9 +117,8 @@ class LoadScaledCrop(BaseTransform):
             round(crop.left - window.left * crop.scale),
         )
         image = resize(image, self.size, crop.scale, start)
-        results["img"] = cv2.flip(image, 1) if crop.flip else image
         results["crop"] = crop
-        results["img_shape"], results["ori_shape"] = (self.size, self.size), shape
+        put(results, cv2.flip(image, 1) if crop.flip else image, *crop)
 
     def _draw(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[Crop, Window]:
         """The crop of an image (H, W), and the window of the source that it is made of."""

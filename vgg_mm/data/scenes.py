@@ -85,8 +85,8 @@ def draw_scenes(
     """Draws a data set of scenes at ``root`` on all cores, unless it is there, and returns it.
 
     It has ILSVRC's layout: ``train/CLASS/train_000000.JPEG``, ``val/...``, and in
-    ``Annotations/train/CLASS/train_000000.xml`` the boxes as VOC and ILSVRC write them. Labels
-    count the classes in the order of their names; ``classes.txt`` lists them.
+    ``Annotations/train/CLASS/train_000000.xml`` the boxes as ILSVRC writes them. Labels count
+    the classes in the order of their names; ``classes.txt`` lists them.
 
     Several processes may call this at once: one draws. One that is killed leaves nothing at
     ``root``, and the next one starts again.
@@ -196,7 +196,7 @@ def write_image(path: Path, image: np.ndarray, *options: int) -> None:
 
 
 def _write_xml(path: Path, scene: demo.Scene) -> None:
-    """A box for each thing, in pixels that are counted from 1, both ends included."""
+    """A box for each thing, in pixels that are counted from 0, both ends included."""
 
     def add(parent: ElementTree.Element, **values: object) -> None:
         for key, value in values.items():

@@ -1,8 +1,9 @@
 """What happens to an image before the net sees it, but for its loading and the training's crop.
 
-Images are ``results['img']``, BGR uint8 (H, W, 3) as OpenMMLab's readers give them. Transforms that
-draw random numbers take them from ``results['rng']``, the sample's own generator, which
-:class:`vgg_mm.SeededDataset` provides.
+Images are ``results['img']``, BGR uint8 (H, W, 3) as OpenMMLab's readers give them, and
+``gt_bboxes``, where there are any, lie in them (:func:`put`). Transforms that draw random numbers
+take them from ``results['rng']``, the sample's own generator, which :class:`vgg_mm.SeededDataset`
+provides.
 """
 
 from __future__ import annotations
@@ -51,9 +52,40 @@ def rescaled(results: dict, short: int) -> np.ndarray:
     return rescale(results["img"], short, results.get("img_path", "the image"))
 
 
-def put(results: dict, image: np.ndarray) -> dict:
-    """The sample with another image: ``img`` and its ``img_shape``."""
+def put_rescaled(results: dict, short: int) -> dict:
+    """The sample with its image after :func:`rescale`."""
+    (h, w), image = results["img"].shape[:2], rescaled(results, short)
+    return put(results, image, (image.shape[0] / h, image.shape[1] / w))
+
+
+def put(
+    results: dict,
+    image: np.ndarray,
+    scale: float | tuple[float, float] = 1,
+    top: float = 0,
+    left: float = 0,
+    flip: bool = False,
+) -> dict:
+    """The sample with another image, ``img`` and its ``img_shape``, and its boxes in that.
+
+    Its ``gt_bboxes``, where there are any, are corners x1, y1, x2, y2, float32 (n, 4), pixel i
+    reaching from i to i + 1, as mmcv's transforms have them. What leaves the image stays whole.
+
+    Args:
+        results: The sample.
+        image: (H, W, 3).
+        scale: What the sample's image was resized by, or how much along y and x.
+        top: Where the new image begins in it then, in pixels.
+        left: Likewise.
+        flip: Whether it was then mirrored left to right.
+    """
     results["img"], results["img_shape"] = image, image.shape[:2]
+    if "gt_bboxes" in results:
+        corners = results["gt_bboxes"].reshape(-1, 2, 2)  # (n, both ends, x and y)
+        corners = corners * np.broadcast_to(scale, 2)[::-1] - (left, top)
+        if flip:
+            corners[..., 0] = image.shape[1] - corners[:, ::-1, 0]
+        results["gt_bboxes"] = corners.reshape(-1, 4).astype(np.float32)
     return results
 
 
@@ -100,12 +132,14 @@ class Rescale(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Rescales ``img``."""
-        return put(results, rescaled(results, self.Q))
+        return put_rescaled(results, self.Q)
 
 
 @TRANSFORMS.register_module()
 class MultiScale(BaseTransform):
     """Rescales to every test scale: ``img`` becomes a list, an image for each Q (Sec. 3.2).
+
+    Boxes stay where they are in the file's image.
 
     Args:
         scales: The shortest sides Q in pixels.
@@ -147,11 +181,36 @@ class CenterCrop(BaseTransform):
                 f"gets here, smaller than the crop of {self.size}; rescale it to S >= {self.size}."
             )
         y, x = self.corner(room, results)
-        return put(results, results["img"][y : y + self.size, x : x + self.size])
+        image = results["img"][y : y + self.size, x : x + self.size]
+        return put(results, image, top=y, left=x)
 
     def corner(self, room: tuple[int, int], results: dict) -> tuple[int, int]:
         """Where the crop starts, of the ``room`` (rows, columns) that it has."""
         return room[0] // 2, room[1] // 2
+
+
+@TRANSFORMS.register_module()
+class CutBox(BaseTransform):
+    """Cuts out the one box of a sample, in whole pixels: a person, to be described (Appendix B)."""
+
+    def transform(self, results: dict) -> dict:
+        """Cuts ``img`` to ``gt_bboxes`` (1, 4).
+
+        Raises:
+            UserError: If the sample has no box, or several.
+            CorruptImageError: If the box is outside of the image.
+        """
+        boxes, name = results.get("gt_bboxes", ()), results.get("img_path", "the image")
+        if len(boxes) != 1:
+            raise UserError(
+                f"{name} has {len(boxes)} boxes to cut out, and 1 is wanted: use a list that names "
+                "an image's thing in every line, as VOC's of actions."
+            )
+        h, w = results["img"].shape[:2]
+        x1, y1, x2, y2 = np.rint(boxes[0]).astype(int).clip(0, [w, h, w, h])
+        if x1 >= x2 or y1 >= y2:
+            raise CorruptImageError(f"{name}: the box {boxes[0].tolist()} is not in {w}x{h}.")
+        return put(results, results["img"][y1:y2, x1:x2], top=y1, left=x1)
 
 
 @TRANSFORMS.register_module()

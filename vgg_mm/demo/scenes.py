@@ -37,9 +37,9 @@ class Thing:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(xmin, ymin, xmax, ymax) of the mask as in VOC's XML: inclusive, counted from 1."""
+        """(xmin, ymin, xmax, ymax) of the mask as in ILSVRC's XML: inclusive, counted from 0."""
         xs, ys = (np.flatnonzero(self.mask.any(axis)) for axis in (0, 1))
-        return int(xs[0]) + 1, int(ys[0]) + 1, int(xs[-1]) + 1, int(ys[-1]) + 1
+        return int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,8 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
         Args:
             data: ``inputs``, (N, 3, H, W) or a list of N (3, H, W), and perhaps ``data_samples``
-                or, from :func:`vgg_mm.collate_crops`, ``gt_label`` and ``lighting`` (N, 3).
+                or, from :func:`vgg_mm.collate_crops`, ``gt_label``, ``lighting`` (N, 3) and a list
+                of N ``gt_bboxes``.
             training: Whether to apply mmpretrain's batch augmentations.
 
         Returns:
@@ -59,6 +60,8 @@ class VGGPreprocessor(ClsDataPreprocessor):
         inputs, samples = self.cast_data(data["inputs"]), data.get("data_samples")
         if "gt_label" in data:
             samples = [DataSample().set_gt_label(label) for label in data["gt_label"]]
+            for sample, boxes in zip(samples, data.get("gt_bboxes", ()), strict=False):
+                sample.set_field(boxes, "gt_bboxes")
         shift = self.shift.expand(len(inputs), 3)
         if "lighting" in data:
             lighting = torch.as_tensor(data["lighting"])
