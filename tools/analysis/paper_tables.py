@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tools import printing
 from tools.analysis.stored import StoredScores, scores_command
-from tools.analysis.stored_boxes import StoredGuesses
+from tools.analysis.stored_boxes import StoredGuesses, box_commands
 from vgg_mm.paper import (
     TABLE_3,
     TABLE_4,
@@ -27,7 +27,6 @@ from vgg_mm.paper import (
     FusionRow,
     Row,
     Training,
-    box_commands,
 )
 from vgg_mm.testing.evaluation import VIEWS
 
