@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
-from vgg_mm.cli.processes import start_processes
+from tools.processes import start_processes
 from vgg_mm.models import VGG, VGGHead
 
 CONFIGS = Path(__file__).parents[1] / "configs/downstream"

@@ -16,6 +16,7 @@ import pytest
 from mmengine.registry import Registry
 
 from tools.analysis.layers import describe, paper_net, total
+from tools.analysis.stored import scores_command
 from vgg_mm import paper, registry
 from vgg_mm.cli.commands import commands
 from vgg_mm.cli.configs import CARRIED
@@ -224,7 +225,7 @@ def test_the_scores_fill_all_tables(typed, parse):
         return (args.config, args.checkpoint, args.views or "dense", args.scales, args.out)
 
     *scored, tables = typed(block_of("score()"))
-    wanted = [typed(paper.scores_command(row.arch, row.S))[0] for row in paper.TABLE_3]
+    wanted = [typed(scores_command(row.arch, row.S))[0] for row in paper.TABLE_3]
     assert sorted(map(of, scored)) == sorted(map(of, wanted))
     assert parse(*tables).scores == [Path("scores")] == [Path(of(wanted[0])[-1]).parent]
 
@@ -269,7 +270,7 @@ def test_the_authors_rate():
 def test_testing_hours_and_disk(typed, parse):
     work = pairs = 0
     for row in paper.TABLE_3:
-        args = parse(*typed(paper.scores_command(row.arch, row.S))[0])
+        args = parse(*typed(scores_command(row.arch, row.S))[0])
         work += sum(2 * multiply_adds(row.arch, Q, Q * 4 // 3) for Q in args.scales)
         pairs += len(args.scales)
         if args.views == "both":

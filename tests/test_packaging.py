@@ -184,7 +184,7 @@ score_map demo {best} {image} {small}
 extract_features demo {best} {jpeg_tree}/train --out features.npz {small}
 linear_svm features.npz --folds 2
 export demo {best} net.onnx --to onnx {small}
-convert_weights --help
+convert_weights {best} net.pth --to-arch A
 describe demo
 dataset_stats {jpeg_tree}/train --jobs 1
 reproduce --scale mini --plan

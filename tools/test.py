@@ -12,7 +12,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import run_parser
+    from tools.arguments import run_parser
 
     args = run_parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -57,8 +57,9 @@ def main() -> None:
 
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.paper_tables import beside_paper
-    from vgg_mm.cli.configs import get_config, load_config
-    from vgg_mm.cli.processes import start_processes
+    from tools.arguments import load_config
+    from tools.processes import start_processes
+    from vgg_mm.cli.configs import get_config
     from vgg_mm.testing.evaluate import evaluate, finds_boxes, multi_scale
 
     def joined(config, checkpoint="", *scales):

@@ -32,7 +32,7 @@ def mixed_precision() -> dict:
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import run_parser
+    from tools.arguments import run_parser
 
     args = run_parser(__doc__)
     args.add_argument(
@@ -84,10 +84,10 @@ def main() -> None:
 
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.report import draw_report
+    from tools.arguments import load_config
     from tools.dry_run import dry_run
+    from tools.processes import start_processes
     from tools.resume import latest
-    from vgg_mm.cli.configs import load_config
-    from vgg_mm.cli.processes import start_processes
     from vgg_mm.testing.evaluate import check_protocol, evaluate, finds_boxes, names_classes
     from vgg_mm.weights.checkpoint import read_checkpoint
 

@@ -75,9 +75,10 @@ class Input:
     def of_config(cls, model: Mapping[str, Any]) -> Input:
         """The input that a config's ``model`` makes of BGR images with its data_preprocessor."""
         given = model.get("data_preprocessor") or {}
-        usual = MEAN_RGB if given.get("type") == "vgg_mm.VGGPreprocessor" else (0, 0, 0)
-        mean, std = given.get("mean") or usual, given.get("std") or (1, 1, 1)
         rgb = given.get("to_rgb") or given.get("bgr_to_rgb")
+        ours = given.get("type") == "vgg_mm.VGGPreprocessor"
+        usual = (MEAN_RGB if rgb else MEAN_RGB[::-1]) if ours else (0, 0, 0)
+        mean, std = given.get("mean") or usual, given.get("std") or (1, 1, 1)
         return cls("RGB" if rgb else "BGR", 255, tuple(mean), tuple(std))
 
     @classmethod

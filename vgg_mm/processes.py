@@ -36,7 +36,10 @@ def in_processes(
     """
     with ProcessPoolExecutor(max(1, min(jobs, len(items))), initializer=_start_worker) as pool:
         try:
-            results = pool.map(work, items, chunksize=8)
+            chunk = (
+                8 + len(items) // 5000
+            )  # handing over many small items takes longer than they do
+            results = pool.map(work, items, chunksize=chunk)
             yield from track(results, doing, len(items), console=Console(stderr=True))
         except BrokenProcessPool:
             raise UserError(

@@ -29,6 +29,7 @@ from vgg_mm.data.images import _decode
 from vgg_mm.data.jpeg import Jpeg, Window
 from vgg_mm.data.scaled_crop import resize, support
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import INPUTS, Input
 
 SAMPLINGS = {
     name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")
@@ -380,6 +381,11 @@ def test_the_papers_figures_are_the_defaults():
     assert np.array_equal(drawn, given)
     batch, ours = collated(), MODELS.build(dict(type="vgg_mm.VGGPreprocessor", to_rgb=True))
     assert torch.equal(ours(batch)["inputs"], preprocessor()(batch)["inputs"])
+    plain = dict(type="vgg_mm.VGGPreprocessor")
+    bgr = MODELS.build(plain)
+    assert torch.equal(bgr(batch)["inputs"], ours(batch)["inputs"].flip(1))
+    assert INPUTS["caffe"].same_as(Input.of_preprocessor(bgr))
+    assert INPUTS["caffe"].same_as(Input.of_config(dict(data_preprocessor=plain)))
 
 
 @pytest.mark.parametrize("to_rgb", [True, False])

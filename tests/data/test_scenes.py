@@ -13,14 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
+from tools.data import scenes as more
+from tools.data.scenes import AllSettings, rle
 from vgg_mm import demo
 from vgg_mm.data import Scenes
 from vgg_mm.data import scenes as data
-from vgg_mm.data.scenes import Settings, draw_scenes, rle
+from vgg_mm.data.scenes import Settings, draw_scenes
 from vgg_mm.demo import cutouts, scenes
 from vgg_mm.errors import UserError
 
-ALL = Settings(images=(24, 12, 8), classes=6, seed=3, short=48, layouts=("coco", "masks"))
+ALL = AllSettings(images=(24, 12, 8), classes=6, seed=3, short=48, layouts=("coco", "masks"))
 FEW = Settings(images=(6, 3, 0), classes=3, short=32)
 
 
@@ -260,10 +262,10 @@ def test_photographs(tmp_path):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120, 3), 60 * i, np.uint8))
     (photos / "3.png").rename(tmp_path / "3.png")
     with pytest.raises(UserError, match="fewer than 4 images"):
-        Settings(backgrounds=str(photos))
+        AllSettings(backgrounds=str(photos))
     (tmp_path / "3.png").rename(photos / "3.png")
-    data._photos.cache_clear()
-    settings = Settings((6, 3, 3), classes=3, short=32, backgrounds=str(photos))
+    more._photos.cache_clear()
+    settings = AllSettings((6, 3, 3), classes=3, short=32, backgrounds=str(photos))
     root = draw_scenes(tmp_path / "out", settings, jobs=1)
     for split, greys in (("train", {0, 60}), ("val", {120}), ("test", {180})):
         for path in (root / split).rglob("*.JPEG"):
@@ -334,7 +336,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_bad_settings(settings, says):
     with pytest.raises(UserError, match=says) as error:
-        Settings(**settings)
+        AllSettings(**settings)
     assert "\n" not in str(error.value)
 
 

@@ -19,7 +19,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from whole_strides import whole_strides
 
-from vgg_mm.data import VOCList, read_image, rescale
+from tools.analysis.voc import VOCList
+from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
 from vgg_mm.testing.evaluate import extract

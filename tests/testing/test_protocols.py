@@ -18,8 +18,9 @@ from mmengine import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from tools.analysis.stored import scores_command
 from vgg_mm.cli.commands import commands
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, scores_command
+from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6
 from vgg_mm.testing import Scores
 from vgg_mm.testing.evaluation import VIEWS
 

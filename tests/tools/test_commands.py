@@ -21,12 +21,11 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from tools.arguments import load_config, parser
 from tools.dry_run import end_workers
 from tools.train import mixed_precision
 from vgg_mm import errors
-from vgg_mm.cli.arguments import parser
 from vgg_mm.cli.commands import commands
-from vgg_mm.cli.configs import load_config
 from vgg_mm.errors import UserError
 from vgg_mm.registry import MODELS
 from vgg_mm.testing import Scores

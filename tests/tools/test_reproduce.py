@@ -24,6 +24,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
 from tools.analysis import report
+from tools.analysis.stored import scores_command
 from tools.reproduce import images, rates
 from tools.reproduce import steps as run
 from tools.reproduce.bootstrap import (
@@ -42,7 +43,7 @@ from tools.reproduce.results import Results
 from tools.reproduce.scales import SCALES, SMALL, Scale
 from vgg_mm.data.scenes import Settings
 from vgg_mm.errors import UserError
-from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled, scores_command
+from vgg_mm.paper import TABLE_3, TABLE_6, TRAININGS, scaled
 from vgg_mm.testing import Scores
 from vgg_mm.testing.scores import file_sha256
 

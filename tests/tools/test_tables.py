@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgg_mm.cli import configs
+from tools import arguments
 from vgg_mm.paper import (
     ROWS,
     TABLE_3,
@@ -197,7 +197,7 @@ def test_parser(monkeypatch):
     def parse(command):
         python, tool, *args = shlex.split(command)
         assert (python, tool) == ("python", "tools/test.py")
-        monkeypatch.setattr(configs, "load_config", stop)
+        monkeypatch.setattr(arguments, "load_config", stop)
         monkeypatch.setattr(sys, "argv", [tool, *args])
         with pytest.raises(Parsed) as parsed:
             runpy.run_path(str(ROOT / tool), run_name="__main__")

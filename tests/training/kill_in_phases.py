@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.runner import ValLoop
 from mmpretrain.models import ImageClassifier
 
-from vgg_mm.cli.processes import prepare_process
+from tools.processes import prepare_process
 from vgg_mm.training import CheckpointHook, CorruptImagesHook, PlateauLR, TrainLoop
 from vgg_mm.upstream import FORMATTER
 

@@ -10,7 +10,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import parser
+    from tools.arguments import parser
 
     args = parser(__doc__, nargs="?", help="a config; default: the paper's six nets")
     args.add_argument(
@@ -24,7 +24,7 @@ def main() -> None:
 
     from tools.analysis.layers import build, crop_side, describe, layer_table
     from tools.analysis.lesson import lesson
-    from vgg_mm.cli.configs import load_config
+    from tools.arguments import load_config
 
     if args.config is None:
         print(lesson())

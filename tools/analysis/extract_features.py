@@ -20,7 +20,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import run_parser
+    from tools.arguments import run_parser
 
     args = run_parser(__doc__)
     args.add_argument("checkpoint", help="its weights; without a classifier, features are a conv's")
@@ -37,8 +37,8 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
 
-    from vgg_mm.cli.configs import load_config
-    from vgg_mm.cli.processes import start_processes
+    from tools.arguments import load_config
+    from tools.processes import start_processes
     from vgg_mm.testing.evaluate import extract, multi_scale
 
     if args.data.is_dir():

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tools import printing
-from tools.analysis.stored import StoredScores
-from tools.analysis.stored_boxes import StoredGuesses
+from tools.analysis.stored import StoredScores, scores_command
+from tools.analysis.stored_boxes import StoredGuesses, box_commands
 from vgg_mm.paper import (
     TABLE_3,
     TABLE_4,
@@ -27,8 +27,6 @@ from vgg_mm.paper import (
     FusionRow,
     Row,
     Training,
-    box_commands,
-    scores_command,
 )
 from vgg_mm.testing.evaluation import VIEWS
 

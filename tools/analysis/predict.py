@@ -15,7 +15,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import parser
+    from tools.arguments import parser
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -37,7 +37,7 @@ def main() -> None:
         raise UserError(f"no image or folder {args.images}.")
 
     from tools.analysis.predictor import Predictor, draw
-    from vgg_mm.cli.configs import load_config
+    from tools.arguments import load_config
     from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
 

@@ -17,7 +17,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import parser
+    from tools.arguments import parser
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -43,7 +43,7 @@ def main() -> None:
 
     from tools.analysis.predictor import Predictor
     from tools.analysis.score_maps import draw_score_maps
-    from vgg_mm.cli.configs import load_config
+    from tools.arguments import load_config
     from vgg_mm.testing.evaluate import multi_scale
 
     cfg = load_config(args)

@@ -12,9 +12,26 @@ import numpy as np
 from tools.analysis.fusion import check_same_data, fuse
 from vgg_mm.arrays import At, Rows
 from vgg_mm.errors import UserError
-from vgg_mm.paper import ROWS, TRAININGS, FusionRow, Row, Training, config_name, scaled
+from vgg_mm.paper import ROWS, TRAININGS, FusionRow, Row, Side, Training, config_name, scaled
 from vgg_mm.testing.evaluation import VIEWS
 from vgg_mm.testing.scores import Scores
+
+
+def scores_needed(arch: str, S: Side) -> tuple[str, list[int]]:
+    """The views and the scales Q of the one test that fills all rows of net ``arch`` and ``S``."""
+    uses = [(Q, row.views) for row in ROWS for *model, Q in row.models if model == [arch, S]]
+    scales = sorted({side for Q, _ in uses for side in Q})
+    views = {views for _, views in uses}
+    return views.pop() if len(views) == 1 else "both", scales
+
+
+def scores_command(arch: str, S: Side) -> str:
+    """The command whose scores fill all rows of Tables 3-7 of net ``arch`` trained at ``S``."""
+    config, (views, scales) = config_name(arch, S), scores_needed(arch, S)
+    return (
+        f"python tools/test.py configs/{config}.py work_dirs/{config}/best.pth "
+        f"--views {views} --scales {' '.join(map(str, scales))} --out scores/{config}.npz"
+    )
 
 
 def scores_files(paths: Iterable[str | Path]) -> list[Path]:

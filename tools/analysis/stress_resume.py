@@ -74,8 +74,8 @@ def train(cfg, prepare: Callable[[], None] = lambda: None) -> None:
     import torch
     from mmengine.runner import Runner
 
+    from tools.processes import start_processes
     from tools.resume import latest
-    from vgg_mm.cli.processes import start_processes
 
     torch.set_num_threads(1)
     prepare()
@@ -228,7 +228,7 @@ def main() -> None:
     import mmpretrain.models  # noqa: F401
 
     import vgg_mm.testing.evaluate  # noqa: F401
-    from vgg_mm.cli.processes import prepare_process
+    from tools.processes import prepare_process
 
     prepare_process()
     folder = Path(tempfile.mkdtemp(prefix="stress_resume_"))

@@ -11,12 +11,13 @@ shows what the net has learnt: colours and edges, no brushwork.
 import argparse
 from pathlib import Path
 
-from vgg_mm.cli.arguments import count
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     args = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

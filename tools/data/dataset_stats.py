@@ -9,12 +9,13 @@ Prints config lines: the first is for the model, the second for the training pip
 import argparse
 import os
 
-from vgg_mm.cli.arguments import count
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

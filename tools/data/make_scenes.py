@@ -19,12 +19,13 @@ import argparse
 import os
 from pathlib import Path
 
-from vgg_mm.cli.arguments import count
 from vgg_mm.errors import run
 
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,9 +44,10 @@ def main() -> None:
     add("--jobs", type=count, metavar="N", default=cores, help="processes; here %(default)s")
     args = parser.parse_args()
 
-    from vgg_mm.data.scenes import Settings, draw_scenes
+    from tools.data.scenes import AllSettings
+    from vgg_mm.data.scenes import draw_scenes
 
-    settings = Settings(
+    settings = AllSettings(
         images=(args.images, args.val_images, args.test_images),
         classes=args.classes,
         seed=args.seed,

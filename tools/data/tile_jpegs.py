@@ -12,12 +12,13 @@ import argparse
 import os
 from pathlib import Path
 
-from vgg_mm.cli.arguments import count
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

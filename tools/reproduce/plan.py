@@ -14,9 +14,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from tools.analysis.layers import build, describe, total
+from tools.analysis.stored import scores_needed
 from tools.reproduce.images import Data
 from tools.reproduce.scales import ROOT, Scale, as_arguments, config_file, options
-from vgg_mm.paper import S_JITTER, TRAININGS, Side, Training, config_name, scaled, scores_needed
+from vgg_mm.paper import S_JITTER, TRAININGS, Side, Training, config_name, scaled
 from vgg_mm.testing.evaluation import VIEWS
 
 # The settings that a test looks at: of the net, the images, and S and Q for its scores.

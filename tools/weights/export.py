@@ -12,7 +12,7 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    from vgg_mm.cli.arguments import parser
+    from tools.arguments import parser
 
     args = parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint that tools/train.py saved")
@@ -23,8 +23,8 @@ def main() -> None:
     )
     args = args.parse_args()
 
+    from tools.arguments import load_config
     from tools.weights.formats import export
-    from vgg_mm.cli.configs import load_config
 
     cfg = load_config(args)
     if args.features_only:

@@ -1,1 +1,1 @@
-"""What commands share: their arguments, configs and processes, and ``vgg-mm`` that runs them."""
+"""The package's configs by name, and ``vgg-mm``, which runs the commands."""

@@ -9,7 +9,6 @@ from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
 from .transforms import CenterCrop, CutBox, DrawLighting, MultiScale, Rescale, rescale
-from .voc import VOCList
 
 __all__ = [
     "CenterCrop",
@@ -32,7 +31,6 @@ __all__ = [
     "ScaleJitter",
     "Scenes",
     "SeededDataset",
-    "VOCList",
     "collate_crops",
     "decode",
     "decode_cut",

@@ -7,29 +7,27 @@ inclusively, so that x1 is xmin and x2 is xmax + 1; COCO's x, y, w, h become x, 
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 from mmengine.logging import print_log
-from PIL import Image
 
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import files_below
-from vgg_mm.data.folders import Folders, ImageNet
-from vgg_mm.data.images import CorruptImageError, other_size, read_bytes
+from vgg_mm.data.folders import Folders, ImageNet, read_lines
+from vgg_mm.data.images import CorruptImageError, described, other_size, read_bytes
 from vgg_mm.errors import UserError
+from vgg_mm.processes import in_processes
 from vgg_mm.registry import DATASETS
 
 MOST_BYTES = 1 << 20  # of an XML file; ILSVRC's have a thousand
 FEW = 20_000  # files that a process reads in a second or two
+ENDS = ("xmin", "ymin", "xmax", "ymax")
 LOOKED_AT = 64  # images whose headers are compared with their boxes at the start
 
 
@@ -56,20 +54,19 @@ def read_xml(file: str) -> Things:
     try:
         with open(file, "rb") as stream:
             data = stream.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES or b"<!" in data.replace(b"<!--", b""):
-            raise UserError(f"{file} is no file of boxes: it is very large, or defines entities.")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}.") from None
+    if len(data) > MOST_BYTES or b"<!" in data.replace(b"<!--", b""):
+        raise UserError(f"{file} is no file of boxes: it is very large, or defines entities.")
+    try:
         root = ElementTree.fromstring(data)
         width, height = (int(root.findtext(f"size/{side}", "0")) for side in ("width", "height"))
         names, boxes = [], []
         for thing in root.iterfind("object"):
             names.append((thing.findtext("name") or "").strip())
             boxes.append(_exclusive([thing.findtext(f"bndbox/{end}", "") for end in ENDS]))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}.") from None
     except ElementTree.ParseError as error:
         raise UserError(f"{file} is no XML: {error}.") from None
-    except UserError:
-        raise
     except ValueError as error:
         raise UserError(
             f"{file} is no file of boxes: <size> and <bndbox> hold whole numbers, and here {error}."
@@ -77,17 +74,9 @@ def read_xml(file: str) -> Things:
     return Things((width, height) if width and height else None, names, boxes)
 
 
-ENDS = ("xmin", "ymin", "xmax", "ymax")
-
-
 def _exclusive(ends: Sequence[str]) -> tuple[float, float, float, float]:
-    """The corners of a box whose last pixel counts; xmin and xmax may be the wrong way round.
-
-    Raises:
-        ValueError: If they are no numbers.
-    """
+    """The corners of a box whose last pixel counts: of one that is turned, it is the first."""
     x1, y1, x2, y2 = map(float, ends)
-    # Of a box that is turned, the first number is the last pixel's.
     return x1 + (x1 > x2), y1 + (y1 > y2), x2 + (x1 <= x2), y2 + (y1 <= y2)
 
 
@@ -98,26 +87,21 @@ def read_csv(file: str) -> dict[str, Things]:
         UserError: If it is missing or has a line of another kind.
     """
     found = {}
-    try:
-        with open(file, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                name, comma, text = line.strip().partition(",")
-                words = text.split()
-                if number == 1 and name == "ImageId" or not line.strip():
-                    continue
-                try:
-                    if not comma or len(words) % 5:
-                        raise ValueError
-                    parts = [words[i : i + 5] for i in range(0, len(words), 5)]
-                    boxes = [_exclusive(ends) for _, *ends in parts]
-                except ValueError:
-                    raise UserError(
-                        f"{file}, line {number}: {line.strip()[:80]!r} is no image's name, a comma "
-                        "and, for each thing, its class, xmin, ymin, xmax and ymax."
-                    ) from None
-                found[name] = Things(None, [each[0] for each in parts], boxes)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"no list of boxes {file}: {error}.") from None
+    for number, line in read_lines(file, "boxes"):
+        name, comma, text = line.partition(",")
+        words = text.split()
+        if number == 1 and name == "ImageId":
+            continue
+        try:
+            if not comma or len(words) % 5:
+                raise ValueError
+            boxes = [_exclusive(words[i + 1 : i + 5]) for i in range(0, len(words), 5)]
+        except ValueError:
+            raise UserError(
+                f"{file}, line {number}: {line[:80]!r} is no image's name, a comma and, for each "
+                "thing, its class, xmin, ymin, xmax and ymax."
+            ) from None
+        found[name] = Things(None, words[::5], boxes)
     return found
 
 
@@ -169,11 +153,10 @@ def read_folder(folder: str, images: Iterable[str]) -> dict[str, Things]:
     for image in images:
         if (found := there.get(image) or there.get(os.path.basename(image))) is not None:
             files[image] = os.path.join(folder, found)
-    if len(files) <= FEW:
-        return dict(zip(files, map(read_xml, files.values()), strict=True))
-    workers = min(8, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        return dict(zip(files, pool.map(read_xml, files.values(), chunksize=1000), strict=True))
+    paths, jobs = [*files.values()], min(8, os.cpu_count() or 1)
+    few = len(files) <= FEW
+    read = map(read_xml, paths) if few else in_processes(read_xml, paths, jobs, f"Reading {folder}")
+    return dict(zip(files, read, strict=True))
 
 
 class _Boxed:
@@ -227,13 +210,9 @@ class _Boxed:
         counts = self._add_boxes(images, things)
         boxed = [image for image in images if len(image["gt_bboxes"])]
         self._check_classes(place, images, boxed)
-        left = [image["img_path"] for image in images if not len(image["gt_bboxes"])]
-        if left:
+        if left := [image["img_path"] for image in images if not len(image["gt_bboxes"])]:
             what = "kept" if self.keep else "left out"
-            counts = [
-                f"{len(left)} images without a box of their class {what} ({left[0]})",
-                *counts,
-            ]
+            counts.insert(0, f"{len(left)} images without a box of their class {what} ({left[0]})")
         if counts:
             print_log(f"{place}: {'; '.join(counts)}.", "current", logging.WARNING)
         return images if self.keep else boxed
@@ -259,11 +238,10 @@ class _Boxed:
         told = [(i, t) for i, t in zip(images, things, strict=True) if t is not None and t.size]
         for image, thing in told[:: max(1, len(told) // LOOKED_AT)]:
             try:
-                with Image.open(io.BytesIO(read_bytes(image["img_path"]))) as opened:
-                    size = opened.size
-            except (CorruptImageError, OSError, ValueError):
+                height, width, _ = described(read_bytes(image["img_path"]))
+            except CorruptImageError:
                 continue  # whoever loads it says so
-            if size != thing.size:
+            if height and (size := (width, height)) != thing.size:
                 raise UserError(other_size(image["img_path"], size, thing.size, place))
 
     def _add_boxes(self, images: list[dict], things: Sequence[Things | None]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def agree(dataset: Any, meta: Mapping, name: str, other: str) -> list[str]:
         if numbers == list(range(len(meta["classes"]))):
             continue
         if holds_images(each):
-            each.pipeline.transforms.insert(0, Relabel(numbers, len(meta["classes"])))
+            relabelled = partial(_relabelled, numbers, len(meta["classes"]))
+            each.pipeline.transforms.insert(0, relabelled)
             each.empty = {*range(len(meta["classes"]))} - {*numbers} | {
                 numbers[label] for label in getattr(each, "empty", ())
             }
@@ -109,26 +111,20 @@ def empty_classes(dataset: Any) -> list[str]:
     return [names[label] for label in sorted(set.intersection(*known))] if known else []
 
 
-class Relabel:
-    """A transform that gives a sample the number that its class has elsewhere.
+def _relabelled(numbers: Sequence[int], classes: int, results: dict) -> dict:
+    """A transform: changes ``gt_label``, a number, a list of numbers, or one value a class.
 
     Args:
         numbers: The new number of each class.
         classes: How many classes there are then.
+        results: The sample.
     """
-
-    def __init__(self, numbers: Sequence[int], classes: int) -> None:
-        self.numbers = numbers
-        self.classes = classes
-
-    def __call__(self, results: dict) -> dict:
-        """Changes ``gt_label``: a number, a list of the classes there, or one value a class."""
-        label = results.get("gt_label")
-        if isinstance(label, np.ndarray) and label.ndim:
-            results["gt_label"] = np.zeros(self.classes, label.dtype)  # 0: nothing is known of it
-            results["gt_label"][self.numbers] = label
-        elif isinstance(label, list | tuple):
-            results["gt_label"] = [self.numbers[each] for each in label]
-        elif label is not None:
-            results["gt_label"] = self.numbers[label]
-        return results
+    label = results.get("gt_label")
+    if isinstance(label, np.ndarray) and label.ndim:
+        results["gt_label"] = np.zeros(classes, label.dtype)  # 0: nothing is known of it
+        results["gt_label"][numbers] = label
+    elif isinstance(label, list | tuple):
+        results["gt_label"] = [numbers[each] for each in label]
+    elif label is not None:
+        results["gt_label"] = numbers[label]
+    return results

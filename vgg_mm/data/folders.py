@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from mmengine import fileio
@@ -12,12 +13,33 @@ from mmpretrain.datasets import ImageNet as _ImageNet
 
 from vgg_mm.data.classes import shortened
 from vgg_mm.data.files import EXTENSIONS, folders_in, images_below
-from vgg_mm.data.lists import read_labels, read_lines
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
 WORDNET = tuple(Path(__file__).with_name("imagenet_folders.txt").read_text().split())
 WARNING = 30  # logging's level
+
+
+def read_lines(file: str, what: str = "images") -> list[tuple[int, str]]:
+    """The lines of a file that are not empty, each with its number.
+
+    Args:
+        file: On any of mmengine's storage backends.
+        what: What the lines name, for errors.
+
+    Raises:
+        UserError: If the file is missing, no text or empty.
+    """
+    try:
+        lines = fileio.list_from_file(file, encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"no list of {what} {file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no list of {what}: {error}.") from error
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise UserError(f"{file} lists no {what}.")
+    return found
 
 
 @DATASETS.register_module()
@@ -133,8 +155,15 @@ class Folders(CustomDataset):
             return [(path, None) for _, path in read_lines(self.ann_file)]
         samples: list[tuple[str, int | None]] = []
         pairs = set()
-        for number, path, label in read_labels(self.ann_file):
-            self._check(label, f"{self.ann_file}, line {number}", path)
+        for number, line in read_lines(self.ann_file):
+            place = f"{self.ann_file}, line {number}"
+            found = re.fullmatch(r"(.*\S)\s+([+-]?[0-9]+)", line)
+            if not found or re.search(r"\s[+-]?[0-9]+$", found[1]):
+                raise UserError(
+                    f"{place}: {line!r} is no image's path and the number of its class."
+                )
+            path, label = found[1], int(found[2])
+            self._check(label, place, path)
             samples.append((path, label))
             pairs.add((label, os.path.basename(os.path.dirname(path))))
         if not self._metainfo.get("classes"):

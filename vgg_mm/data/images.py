@@ -138,7 +138,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     if header and header.process:
         height, width, mode = header.height, header.width, ""
     else:
-        height, width, mode = _described(data)
+        height, width, mode = described(data)
     check_pixels((height, width), name)
     # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
     image = _decode(data, cv2.IMREAD_COLOR) if header else _decode_any(data, name, mode)
@@ -241,7 +241,7 @@ def _is_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG")
 
 
-def _described(data: bytes) -> tuple[int, int, str]:
+def described(data: bytes) -> tuple[int, int, str]:
     """An image's height, width and mode by Pillow, before it is decoded; zeros if unknown."""
     stream = io.BytesIO(data)
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's to look at

@@ -22,7 +22,8 @@ class VGGPreprocessor(ClsDataPreprocessor):
     type.
 
     Args:
-        mean: Of (R, G, B), to be subtracted; in the images' order if ``to_rgb`` is False.
+        mean: To be subtracted, of (R, G, B), or in the images' order if ``to_rgb`` is False. The
+            default is ImageNet's, in the order that ``to_rgb`` makes of BGR images.
         std: To divide by; the paper does not.
         to_rgb: Whether to turn BGR images to RGB.
         kwargs: Further arguments of mmpretrain's ``ClsDataPreprocessor``.
@@ -30,7 +31,7 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
     def __init__(
         self,
-        mean: Sequence[float] = MEAN_RGB,
+        mean: Sequence[float] | None = None,
         std: Sequence[float] = (1, 1, 1),
         to_rgb: bool = False,
         **kwargs,
@@ -38,6 +39,8 @@ class VGGPreprocessor(ClsDataPreprocessor):
         super().__init__(**kwargs)
         self._non_blocking = True  # a batch in pinned memory travels beside the GPU's work
         self.rgb = to_rgb
+        if mean is None:
+            mean = MEAN_RGB if to_rgb else MEAN_RGB[::-1]
         self.shift = -torch.tensor(mean, dtype=torch.float64)  # no buffer: half() would round it
         self.divides = set(std) != {1}
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None], False)

@@ -8,7 +8,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from vgg_mm.data.boxes import read_xml
-from vgg_mm.data.lists import read_lines
+from vgg_mm.data.folders import read_lines
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 

@@ -1,0 +1,91 @@
+"""What commands have in common: arguments, and the config that they name.
+
+Heavy imports wait for their use, for a ``--help`` at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from vgg_mm.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def parser(description: str, **config: Any) -> argparse.ArgumentParser:
+    """A parser of a config and its overrides, as :func:`load_config` reads them.
+
+    Args:
+        description: The command's.
+        config: What is special about the argument ``config``, such as ``nargs='?'``.
+    """
+    from mmengine.config import DictAction  # half a second, which tools without a config spare
+
+    args = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    usual: dict[str, Any] = dict(help="a config, such as vgg16_d_jitter or my/config.py")
+    args.add_argument("config", **{**usual, **config})
+    args.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override the config, such as model.head.num_classes=10",
+    )
+    args.set_defaults(work_dir=None, launcher="none")
+    return args
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A :func:`parser` of a command that runs in several processes and has a work dir."""
+    args = parser(description)
+    args.add_argument("--work-dir", help="where to write; default work_dirs/CONFIG")
+    args.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    args.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return args
+
+
+def count(text: str) -> int:
+    """Reads a number, 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config that a command's arguments name, and prepares this process for it.
+
+    Args:
+        args: Those of a :func:`parser`, the config's overrides among them.
+
+    Raises:
+        UserError: If there is no such config or a top-level key looks misspelt.
+    """
+    import torch
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    from tools.processes import prepare_process
+    from vgg_mm.cli.configs import config_file
+
+    prepare_process()
+    path = config_file(args.config)
+    cfg = Config.fromfile(path)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    known = [*inspect.signature(Runner).parameters, "tta_model", "tta_pipeline"]
+    for key in cfg:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if key not in known and close:
+            raise UserError(f"{path}: unknown key '{key}'. Did you mean '{close[0]}'?")
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if torch.cuda.is_available() and cfg.get(name):
+            cfg[name].setdefault("pin_memory", True)  # what a copy to the GPU beside its work wants
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{path.stem}"
+    cfg.launcher = args.launcher
+    return cfg
