@@ -795,21 +795,26 @@ def test_the_whole_run_has_drops(killed):
 
 
 @pytest.fixture(scope="module")
-def losses(tmp_path_factory, jpeg_tree):
-    return scripted("train_on_one_and_two.py", tmp_path_factory.mktemp("one_and_two"), jpeg_tree)
+def several(tmp_path_factory):
+    runs = ["one", "two", "bf16", "split_2", "split_3", "split_2_then_1", "split_2_then_3"]
+    return scripted("train_on_several.py", tmp_path_factory.mktemp("several"), *runs)
 
 
-def test_two_processes_take_the_steps_of_one(losses):
-    one, two = losses["one"], losses["two"]
-    assert len(one) == len(two) == 20
-    assert one[-1] < 0.9 * one[0]
-    assert np.allclose(one, two, atol=0, rtol=1e-12)
+@pytest.mark.parametrize("run", ["two", "split_2", "split_3", "split_2_then_1", "split_2_then_3"])
+def test_several_processes_take_the_steps_of_one(several, run):
+    """With dropout, accumulated and clipped gradients, momentum, weight decay and an average."""
+    one, other = several["one"]["losses"], several[run]["losses"]
+    assert len(one) == 20 and len(other) == (11 if "then" in run else 20)
+    assert np.mean(one[-5:]) < 0.9 * one[0]
+    assert np.allclose(one[-len(other) :], other, atol=0, rtol=1e-12)
+    assert several[run]["difference"] < 1e-11
 
 
-def test_compressed_gradients_are_rounded_and_train_as_well(losses):
-    assert losses["two"][0] == losses["bf16"][0]
-    assert losses["two"][-1] != losses["bf16"][-1]
-    assert losses["bf16"][-1] == pytest.approx(losses["two"][-1], rel=0.01)
+def test_compressed_gradients_are_rounded_and_train_as_well(several):
+    two, bf16 = several["two"]["losses"], several["bf16"]["losses"]
+    assert two[0] == bf16[0]
+    assert two[-1] != bf16[-1]
+    assert bf16[-1] == pytest.approx(two[-1], rel=0.01)
 
 
 def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):
