@@ -819,6 +819,26 @@ def test_compressed_gradients_are_rounded_and_train_as_well(several):
     assert bf16[-1] == pytest.approx(two[-1], rel=0.01)
 
 
+def test_split_fc_layers(tmp_path):
+    for rank, found in enumerate(scripted("split_in_processes.py", tmp_path)):
+        assert found["norms"] == [True] * 4
+        # Scale, whether the weights stayed: at an overflow in one process, and after it.
+        assert found["overflow_in_one"] == [4, True, 4, False, True]
+        assert found["frozen"] == [True] * 3
+        assert max(found["compiled"]) < 1e-6
+        assert found["autocast"] == [pytest.approx(1, rel=0.1)] and found["autocast"] != [1]
+        held, *same = found["channels_last"]
+        assert held == (4, 3)[rank] and same and all(same)
+        expected = [
+            "FC layers are none: leave it",
+            "below fc6 are frozen",
+            "mmengine's",
+            "TrainLoop",
+        ]
+        assert len(found["refused"]) == len(expected)
+        assert all(part in text for part, text in zip(expected, found["refused"], strict=True))
+
+
 def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):
     command = [ROOT / "tools/dist_train.sh", ROOT / "configs/demo.py", "2", "--cfg-options"]
     command += ["model.backbone.width=4", "model.head.in_channels=32", "model.head.channels=16"]

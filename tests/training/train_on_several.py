@@ -1,5 +1,7 @@
 """Trains with one process and with several that share the batch, plain and with split FC layers.
 
+python tests/training/train_on_several.py FOLDER one split_2 split_3 split_4
+
 Prints as JSON, of each run, the losses and by how much its last checkpoint differs from the first
 run's: weights, their average and momentum, relative to the largest of each tensor. A run may go on
 from the middle of another one, of another number of processes.

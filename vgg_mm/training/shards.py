@@ -116,6 +116,7 @@ class Shards:
         for handle in handles:
             handle.remove()
         for weight, whole in self.whole.items():
+            weight.grad = None  # an epoch leaves none
             weight.data = torch.empty_like(whole, device=weight.device).copy_(
                 self._rows(weight.data, len(whole))
             )
@@ -148,8 +149,14 @@ class Shards:
         for weight in weights:
             if weight.grad is not None:
                 (split if weight in self.whole else alike).append(weight.grad)
-        norms = Gather.apply(_norm(split, norm_type)), _norm(alike, norm_type)
-        norm = torch.linalg.vector_norm(torch.cat(norms), norm_type)
+        zero = (split or alike)[0].new_zeros(())
+
+        def norm_of(grads: list[Tensor]) -> Tensor:
+            norms = [torch.linalg.vector_norm(g, norm_type) for g in grads if g.numel()]
+            return torch.linalg.vector_norm(torch.stack([zero, *norms]), norm_type)
+
+        every = [*Gather.apply(norm_of(split)[None]), norm_of(alike)]
+        norm = torch.linalg.vector_norm(torch.stack(every), norm_type)
         for grad in split + alike:
             grad.mul_((max_norm / (norm + 1e-6)).clamp(max=1))
         return norm
@@ -194,11 +201,3 @@ class Shards:
                 dist.recv(theirs, rank)
                 part.copy_(theirs)
         return result
-
-
-def _norm(grads: list[Tensor], norm_type: float) -> Tensor:
-    """The norm (1,) of all of ``grads``, of which some may be empty."""
-    norms = [torch.linalg.vector_norm(grad, norm_type) for grad in grads if grad.numel()]
-    if not norms:
-        return grads[0].new_zeros(1)
-    return torch.linalg.vector_norm(torch.stack(norms), norm_type)[None]
