@@ -85,7 +85,8 @@ custom_hooks = [
     dict(type="vgg_mm.SpeedHook"),
 ]
 log_processor = dict(mean_pattern=r".*(loss|time|images/s|waiting).*")
-# Several processes. fc6's gradient is 411 MB: compress="fp16" or "bf16" halves what is sent.
+# Several processes. fc6's gradient is 411 MB: compress="fp16" or "bf16" halves what is sent, and
+# shard_fc=True splits the FC layers over the processes.
 model_wrapper_cfg = dict(type="vgg_mm.DDP", broadcast_buffers=False, gradient_as_bucket_view=True)
 env_cfg = dict(
     cudnn_benchmark=True,

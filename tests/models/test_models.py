@@ -686,7 +686,7 @@ def test_dropout_falls_on_fc6_and_fc7():
     assert fc7.unique().tolist() == [0, 4]
     assert abs((fc7 > 0).float().mean() - 0.25) < 0.02
     assert torch.equal(head.eval().pre_logits(x), torch.ones(20, 1000))
-    assert torch.equal(VGGFC(1, 3, 1, dropout=0).dropout(x[0]), x[0])
+    assert torch.equal(VGGFC(1, 3, 1, dropout=0).drop6(x[0]), x[0])
 
 
 def small_classifier(**kwargs):

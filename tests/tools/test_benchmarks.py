@@ -18,6 +18,7 @@ from tools.benchmarks import interleaved, stores
 from tools.benchmarks.input import generate
 from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
+from vgg_mm.models import VGG
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +74,26 @@ def test_the_input_benchmark_measures_given_pictures(tmp_path):
         "loader_vs_default_collate",
     }
     assert 0.9 < figures["tiled_bytes"] < 1.1
+
+
+def test_the_distributed_benchmark_counts_what_a_ring_sends(tmp_path):
+    file, width, batch, n = tmp_path / "figures.json", 2, 12, 3
+    arguments = ["distributed", "--arch", "A", "--width", str(width), "--batch", str(batch)]
+    arguments += ["--processes", str(n), "--json", str(file)]
+    command = [sys.executable, ROOT / "tools/benchmarks/benchmark.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(file.read_text())
+    convs = sum(w.numel() for w in VGG("A", width).parameters())
+    fc = [(8 * width * 49, 128), (128, 128), (128, 1000)]
+    fcs = sum(outputs * (inputs + 1) for inputs, outputs in fc)
+    share = 4 * 2 * (n - 1) / n / 1e6  # there and back
+    assert figures["ddp_megabytes"] == pytest.approx(share * (convs + fcs))
+    through = batch * (fc[0][0] + 129 + 129 + 1002)  # outputs as a multiple of 3
+    assert figures["split_megabytes"] == pytest.approx(share * (convs + through))
+    held = convs + sum(-(-outputs // n) * (inputs + 1) for inputs, outputs in fc)
+    assert figures["memory_vs_ddp"] == pytest.approx(held / (convs + fcs))
+    assert figures["bytes_vs_ddp"] == figures["split_megabytes"] / figures["ddp_megabytes"]
 
 
 def test_mmpretrains_vgg_config_leaves_the_collation_to_mmengine():

@@ -797,21 +797,46 @@ def test_the_whole_run_has_drops(killed):
 
 
 @pytest.fixture(scope="module")
-def losses(tmp_path_factory, jpeg_tree):
-    return scripted("train_on_one_and_two.py", tmp_path_factory.mktemp("one_and_two"), jpeg_tree)
+def several(tmp_path_factory):
+    runs = ["one", "two", "bf16", "split_2", "split_3", "split_2_then_1", "split_2_then_3"]
+    return scripted("train_on_several.py", tmp_path_factory.mktemp("several"), *runs)
 
 
-def test_two_processes_take_the_steps_of_one(losses):
-    one, two = losses["one"], losses["two"]
-    assert len(one) == len(two) == 20
-    assert one[-1] < 0.9 * one[0]
-    assert np.allclose(one, two, atol=0, rtol=1e-12)
+@pytest.mark.parametrize("run", ["two", "split_2", "split_3", "split_2_then_1", "split_2_then_3"])
+def test_several_processes_take_the_steps_of_one(several, run):
+    """With dropout, accumulated and clipped gradients, momentum, weight decay and an average."""
+    one, other = several["one"]["losses"], several[run]["losses"]
+    assert len(one) == 20 and len(other) == (11 if "then" in run else 20)
+    assert np.mean(one[-5:]) < 0.9 * one[0]
+    assert np.allclose(one[-len(other) :], other, atol=0, rtol=1e-12)
+    assert several[run]["difference"] < 1e-11
 
 
-def test_compressed_gradients_are_rounded_and_train_as_well(losses):
-    assert losses["two"][0] == losses["bf16"][0]
-    assert losses["two"][-1] != losses["bf16"][-1]
-    assert losses["bf16"][-1] == pytest.approx(losses["two"][-1], rel=0.01)
+def test_compressed_gradients_are_rounded_and_train_as_well(several):
+    two, bf16 = several["two"]["losses"], several["bf16"]["losses"]
+    assert two[0] == bf16[0]
+    assert two[-1] != bf16[-1]
+    assert bf16[-1] == pytest.approx(two[-1], rel=0.01)
+
+
+def test_split_fc_layers(tmp_path):
+    for rank, found in enumerate(scripted("split_in_processes.py", tmp_path)):
+        assert found["norms"] == [True] * 4
+        # Scale, whether the weights stayed: at an overflow in one process, and after it.
+        assert found["overflow_in_one"] == [4, True, 4, False, True]
+        assert found["frozen"] == [True] * 3
+        assert max(found["compiled"]) < 1e-6
+        assert found["autocast"] == [pytest.approx(1, rel=0.1)] and found["autocast"] != [1]
+        held, *same = found["channels_last"]
+        assert held == (4, 3)[rank] and same and all(same)
+        expected = [
+            "FC layers are none: leave it",
+            "below fc6 are frozen",
+            "mmengine's",
+            "TrainLoop",
+        ]
+        assert len(found["refused"]) == len(expected)
+        assert all(part in text for part, text in zip(expected, found["refused"], strict=True))
 
 
 def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):

@@ -15,6 +15,7 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
 from vgg_mm.errors import UserError
+from vgg_mm.models.dropout import Dropout
 from vgg_mm.registry import MODELS
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -55,7 +56,7 @@ class FC(nn.Conv2d):
 
 @MODELS.register_module()
 class VGGFC(BaseModule):
-    """fc6 and fc7, each with a ReLU (``relu6``, ``relu7``) and dropout.
+    """fc6 and fc7, each with a ReLU (``relu6``, ``relu7``) and dropout (``drop6``, ``drop7``).
 
     Args:
         in_channels: Channels of the backbone's last stage.
@@ -86,9 +87,10 @@ class VGGFC(BaseModule):
         else:
             self.fc6 = FC(in_channels, channels, kernel_size, padding="same", dilation=dilation)
         self.relu6 = nn.ReLU()
+        self.drop6 = Dropout(dropout)
         self.fc7 = FC(channels, channels, 1)
         self.relu7 = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.drop7 = Dropout(dropout)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -109,8 +111,8 @@ class VGGFC(BaseModule):
                 f"the image's shortest side must be at least {32 * k} pixels ({k} x the "
                 "backbone's stride, 32 with five pools)."
             )
-        x = self.dropout(self.relu6(self.fc6(x)))
-        return self.dropout(self.relu7(self.fc7(x)))
+        x = self.drop6(self.relu6(self.fc6(x)))
+        return self.drop7(self.relu7(self.fc7(x)))
 
     def forward(self, x: Any) -> Any:
         """Maps features as :meth:`fc67` does."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -260,7 +261,9 @@ class CheckpointHook(PlainCheckpointHook):
         }
         backend = {"backend": "vgg_mm_atomic"}
         try:
-            runner.save_checkpoint(str(folder), name, meta=meta, backend_args=backend)
+            shards = getattr(runner.model, "shards", None)
+            with shards.whole_on_main() if shards else nullcontext():
+                runner.save_checkpoint(str(folder), name, meta=meta, backend_args=backend)
             if is_main_process():
                 write_text(folder / "last_checkpoint", str(folder / name))
         except UserError as error:

@@ -17,21 +17,33 @@ from torch.utils.data import Dataset
 from vgg_mm.data.classes import agree, differences, empty_classes, metainfo, positions, shortened
 from vgg_mm.data.wrappers import holds_images, levels, with_pipeline
 from vgg_mm.errors import UserError
+from vgg_mm.models.dropout import free_dropout, seed_dropout
 from vgg_mm.registry import DATASETS, HOOKS
 from vgg_mm.training.distributed import unwrapped
 
 
 @HOOKS.register_module()
 class ReseedHook(Hook):
-    """Seeds torch from (seed, iteration, rank) before every iteration.
+    """Makes chance a function of the seed and the iteration, so that a resumed run has the same.
 
-    Dropout is then a function of the three, and no random state need be saved to resume.
+    Dropout in fc6 and fc7 is one of the position in the whole batch besides, and the same whatever
+    the number of processes (:class:`vgg_mm.models.dropout.Dropout`); what draws from torch's
+    generators finds them seeded from (seed, iteration, rank).
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Seeds torch's generators."""
+        """Seeds dropout and torch's generators."""
         key = (runner.seed, runner.iter, get_rank())
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        processes, gathered = get_world_size(), getattr(runner.model, "shards", None)
+        ranks = range(processes) if gathered else [get_rank()]
+        seed_dropout(runner.model, runner.seed, runner.iter, ranks, processes)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: object = None
+    ) -> None:
+        """Leaves dropout to torch."""
+        free_dropout(runner.model)
 
 
 @HOOKS.register_module()

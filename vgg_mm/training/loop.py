@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
@@ -9,6 +11,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.registry import LOOPS
 from vgg_mm.signals import Noted, handled, outlive
 from vgg_mm.training.distributed import unwrapped
+from vgg_mm.training.shards import Shards
 from vgg_mm.upstream import shorten_history
 
 
@@ -34,6 +37,8 @@ class TrainLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Trains to the end."""
         self._compile()
+        if getattr(self.runner.model, "shard_fc", False):
+            self.runner.model.shards = Shards(self.runner)
         self.stop = Noted()
         with handled(self.stop):
             for loop in filter(None, (self, self.runner.val_loop)):
@@ -68,8 +73,10 @@ class TrainLoop(EpochBasedTrainLoop):
         if done:
             self._skip(done)
         self._count(done)
-        for i, batch in enumerate(self.dataloader, done):
-            self.run_iter(i, batch)
+        shards = getattr(self.runner.model, "shards", None)
+        with shards.split() if shards else nullcontext():
+            for i, batch in enumerate(self.dataloader, done):
+                self.run_iter(i, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         shorten_history(self.runner.message_hub)
