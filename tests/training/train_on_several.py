@@ -21,7 +21,7 @@ import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.runner import Runner
 from PIL import Image
-from vgg_mm.cli.processes import prepare_process
+from tools.processes import prepare_process
 
 from vgg_mm.training import TrainLoop
 from vgg_mm.upstream import FORMATTER
