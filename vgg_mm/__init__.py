@@ -3,7 +3,27 @@
 ``type='vgg_mm.VGG'`` works in any OpenMMLab config: the registry imports what it needs.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .cli.configs import get_config
 
+if TYPE_CHECKING:
+    from .api import Net, evaluate, load
+
 __version__ = "0.1.0"
-__all__ = ["get_config"]
+__all__ = ["Net", "evaluate", "get_config", "load"]
+
+_LAZY = {"Net": "api", "load": "api", "evaluate": "api"}  # what needs torch, and where it is
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vgg_mm' has no attribute '{name}'")
+    return getattr(import_module(f"vgg_mm.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from tools.analysis.predictor import Predictor
+from vgg_mm.api import load
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_images, hidden
@@ -292,14 +292,14 @@ def test_predictions_have_the_names_of_training(tmp_path):
     cfg = narrow(root, tmp_path, **{f"{TRAIN}.classes": order})
     colours = torch.stack([torch.eye(3)[2 - CLASSES.index(name)] for name in order]) / 20
     torch.save({"head.fc.weight": colours, "head.fc.bias": torch.zeros(3)}, tmp_path / "bare.pth")
-    predictor = Predictor(cfg, tmp_path / "bare.pth")
+    net = load(cfg, tmp_path / "bare.pth")
     for name in CLASSES:
-        assert predictor.top(root / "train" / name / "1.jpg", 1)[0][0] == name
+        assert net.predict(root / "train" / name / "1.jpg", 1)[0][0] == name
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "val")
     with pytest.raises(UserError, match="does not name its classes. no images in .*data/train"):
-        Predictor(narrow(root, tmp_path), tmp_path / "bare.pth")
-    assert list(Predictor(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures
+        load(narrow(root, tmp_path), tmp_path / "bare.pth")
+    assert list(load(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures
 
 
 # Hidden entries and endings.

@@ -35,7 +35,10 @@ def main() -> None:
     if not args.images.exists():
         raise UserError(f"no image or folder {args.images}.")
 
-    from tools.analysis.predictor import Predictor, draw
+    from mmengine.device import get_device
+
+    from tools.analysis.drawing import draw
+    from vgg_mm.api import load
     from vgg_mm.cli.configs import load_config
     from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
@@ -47,14 +50,14 @@ def main() -> None:
         images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
-    predictor = Predictor(load_config(args), args.checkpoint)
+    net = load(load_config(args), args.checkpoint, device=get_device())
     failures = []
     for image in images:
         try:
-            top = predictor.top(image, args.top)
+            top = net.predict(image, args.top)
             print(image, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
             out = args.out / f"{image.relative_to(folder)}.png"
-            draw(image, top, out, predictor.classes)
+            draw(image, top, out, net.classes)
         except CorruptImageError as error:
             failures.append(str(error))
         except OSError as error:
