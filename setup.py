@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors"]
-TEST = ["pytest", "pytest-xdist", "torchvision", "timm", "setuptools>=71", *SVM, *WEIGHTS]
+TEST = ["pytest", "pytest-xdist", "pycocotools", "torchvision", "timm", "setuptools>=71"]
+TEST += [*SVM, *WEIGHTS]
 
 setup(
     name="vgg_mm",

@@ -62,7 +62,7 @@ def jpeg_tree(tmp_path_factory):
 @pytest.fixture(scope="session")
 def few_scenes(tmp_path_factory):
     """Some of the demo's scenes: link ``data/demo`` to them, and the demo draws none."""
-    return draw_scenes(tmp_path_factory.mktemp("few") / "scenes", Settings((512, 128, 0)), jobs=1)
+    return draw_scenes(tmp_path_factory.mktemp("few") / "scenes", Settings((1_024, 128, 0)), jobs=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -183,8 +183,8 @@ predict demo {best} {image} {small}
 score_map demo {best} {image} {small}
 extract_features demo {best} {jpeg_tree}/train --out features.npz {small}
 linear_svm features.npz --folds 2
-export demo {best} net.safetensors --to timm {small}
-convert_weights net.safetensors net.pth --to-arch A
+export demo {best} net.onnx --to onnx {small}
+convert_weights --help
 describe demo
 dataset_stats {jpeg_tree}/train --jobs 1
 reproduce --scale mini --plan

@@ -186,6 +186,7 @@ def narrow(root, work_dir, **options):
             type="vgg_mm.VGGPreprocessor", mean=[99] * 3, std=[1] * 3, to_rgb=True
         ),
     )
+    cfg.param_scheduler = [dict(type="MultiStepLR", milestones=[9])]
     cfg.merge_from_dict(
         {
             "optim_wrapper.optimizer.lr": 0,

@@ -34,7 +34,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cfg():
-    cfg = Config.fromfile(ROOT / "configs/demo.py")
+    cfg = Config.fromfile(ROOT / "tests/crops_of_64.py")
     cfg.model.backbone.width = 4
     cfg.model.head.update(in_channels=32, channels=16)
     cfg.tta_pipeline[1].scales = [64, 97]

@@ -137,7 +137,7 @@ def test_the_papers_chain(trained, tmp_path):
     log, d = chained("d", "D", 1, "--init-from-a", a, "--resume")
     assert f"--resume: nothing is saved in {d.parent} yet, so the training begins." in log
     assert f"Started from net A's conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 in {a}" in log
-    S = "train_dataloader.dataset.dataset.pipeline.1.S=(73,146)"
+    S = "train_dataloader.dataset.dataset.pipeline.0.S=(32,64)"
     log, jitter = chained("jitter", "D", 1, "--start-from", d, "--cfg-options", S)
     assert f"Started from the weights of {d}" in log and "lr: 1.0000e-03" in log
     assert torch.load(jitter)["meta"]["started_from"] == f"the weights of {d}"
@@ -154,7 +154,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     assert f"data: {train} training pictures of 64 classes, {val} for validation" in done.stdout
     assert "start: random weights, seed 0" in done.stdout
     assert re.search(r"speed: .* s a step of 128 images", done.stdout)
-    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 4 steps and 1 validations", done.stdout)
+    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
     assert "tried: training, validation, a checkpoint, --resume, the test" in done.stdout
     assert not (cwd / "dry").exists() and not list(cwd.rglob(".dry_run_*"))
 
@@ -164,7 +164,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     [
         ("default_hooks.checkpoint.save_best=accuracy/top7", "no 'accuracy/top7', only accuracy"),
         ("optim_wrapper.optimizer.lr=1e30", "the loss is "),
-        ("tta_pipeline.1.scales=[40]", "at least 64 pixels"),
+        ("tta_pipeline.1.scales=[20]", "fc6 looks at 7x7 positions"),
     ],
 )
 def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypatch):
@@ -274,7 +274,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree
     assert done.returncode == 0, done.stderr
     output = done.stdout + done.stderr
     assert "10 layers taken; of the file are left head.fc8; head.fc8 starts new" in output
-    assert "head.fc8.weight (fc8.weight) is [8, 16, 1, 1], not [2, 16, 1, 1]" in output
+    assert "head.fc8.weight (fc8.weight) is [64, 16, 1, 1], not [2, 16, 1, 1]" in output
     assert "lr: 1.0000e-03" in output
 
 
@@ -291,7 +291,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree
         ("train", [DEMO, "--cfg-options", "model.head.type=vgg_mm.VGHead"], "vgg_mm.VGHead"),
         (
             *("train", [DEMO, "--work-dir", "new", "--cfg-options", "model.head.num_classes=9"]),
-            "model.head.num_classes=8",
+            "model.head.num_classes=64",
         ),
         ("train", [ROOT / "configs/vgg16_d_jitter.py"], "data/imagenet/train"),
         ("test", [DEMO, "no.pth"], "no checkpoint no.pth"),

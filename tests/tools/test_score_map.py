@@ -21,7 +21,7 @@ from vgg_mm.data import read_image, rescale
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/analysis/score_map.py"
-CONFIG = ROOT / "configs/demo.py"
+CONFIG = ROOT / "tests/crops_of_64.py"
 CLASSES = ["ant", "bee", "costs $5, not $6", "dog", "elk", "fox", "gnu", "hen"]
 OPTIONS = {"model.backbone.width": 4, "model.head.in_channels": 32, "model.head.channels": 16}
 SMALL = ["--cfg-options", *(f"{key}={value}" for key, value in OPTIONS.items())]

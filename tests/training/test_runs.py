@@ -293,9 +293,11 @@ def narrow(tree, work_dir, **options):
     for name, holder in sets.items():
         split = "train" if name == "train" else "val"
         holder.dataset.update(type="vgg_mm.Folders", data_root=str(tree), split=split)
+    cfg.param_scheduler = [dict(type="MultiStepLR", milestones=[56, 70])]
     cfg.merge_from_dict(
         {
             "model.backbone.width": 4,
+            "optim_wrapper.optimizer.lr": 1e-2,
             "model.head.in_channels": 32,
             "model.head.channels": 16,
             "model.head.num_classes": 2,

@@ -55,6 +55,7 @@ def config(work_dir: Path, data: Path, workers: int, processes: int):
             "train_dataloader.persistent_workers": workers > 0,
             "train_dataloader.dataset.dataset.data_root": str(data),
             "val_dataloader.dataset.data_root": str(data),
+            "test_dataloader.dataset.data_root": str(data),
             "train_cfg.max_epochs": 6,
             "train_cfg.val_interval": 1,
             "default_hooks.checkpoint.interval": 1,

@@ -112,6 +112,7 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
         "train_dataloader.batch_size": 32 // processes,
         "train_dataloader.dataset.dataset.data_root": data,
         "val_dataloader.dataset.data_root": data,
+        "test_dataloader.dataset.data_root": data,
         "val_dataloader.dataset.indices": 8,
         "train_cfg.max_epochs": 1,
         "default_hooks.logger.interval": 1,

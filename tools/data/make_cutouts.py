@@ -165,6 +165,16 @@ def choose(cutouts: list[CutOut]) -> list[CutOut]:
     return [cutouts[item] for item in chosen]
 
 
+def rename(cutouts: list[CutOut]) -> None:
+    """Cuts the names to two words, which leaves most authors out, but where that is taken."""
+    taken = {cutout.name for cutout in cutouts}
+    for cutout in cutouts:
+        short = "_".join(cutout.name.split("_")[:2])
+        if short not in taken:
+            taken.add(short)
+            cutout.name = short
+
+
 def split(chosen: list[CutOut]) -> dict[str, list[CutOut]]:
     """Returns the cut-outs by what they are for: the classes in order, each split's distractors."""
     others = chosen[MAX_THINGS:]
@@ -216,6 +226,7 @@ def main() -> None:
     cutouts = load_all(args.source, left_out)
     chosen = choose(cutouts)
     left_out["alike"] = len(cutouts) - len(chosen)
+    rename(chosen)
     parts = split(chosen)
     write(parts, args.out)
     print(", ".join(f"{part} {len(cutouts)}" for part, cutouts in parts.items()))

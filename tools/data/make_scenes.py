@@ -19,8 +19,7 @@ import argparse
 import os
 from pathlib import Path
 
-from vgg_mm.arguments import count
-
+from vgg_mm.cli.arguments import count
 from vgg_mm.errors import run
 
 

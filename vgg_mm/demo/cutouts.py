@@ -32,7 +32,9 @@ def pyramid(part: str, name: str) -> list[np.ndarray]:
         name: One of :func:`things` or :func:`distractors`.
     """
     data = np.frombuffer(_members()[f"{part}/{name}.webp"], np.uint8)
-    image = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
+    decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    image = decoded.astype(np.float32)
     image[..., :3] *= image[..., 3:] / 255
     levels: list[np.ndarray] = [image]
     while min(levels[-1].shape[:2]) >= 16:
