@@ -91,7 +91,7 @@ class Net:
     ) -> None:
         self.model = model.eval()
         self.config = config
-        outputs = getattr(model.head, "num_classes", 0)
+        outputs = getattr(getattr(model, "head", None), "num_classes", 0)
         names = classes or (IMAGENET["classes"] if outputs == 1000 else ())
         self.named = bool(names)
         self.classes = tuple(names or map(str, range(outputs)))

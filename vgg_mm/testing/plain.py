@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmpretrain.registry import MODELS
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -20,7 +20,7 @@ from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.testing.evaluation import Evaluation
 
 
-class Plain(nn.Module):
+class Plain(BaseModel):
     """A classifier from images (N, 3, H, W) to logits (N, classes), as Evaluation takes one.
 
     Args:
@@ -32,7 +32,6 @@ class Plain(nn.Module):
     """
 
     def __init__(self, net: nn.Module, trained_on: Input | None = None) -> None:
-        super().__init__()
         told: Any = getattr(net, "pretrained_cfg", None)
         if trained_on is None and told:
             trained_on = Input("RGB", 1, tuple(told["mean"]), tuple(told["std"]))
@@ -41,15 +40,17 @@ class Plain(nn.Module):
                 f"{type(net).__name__} does not tell its input: say input={' or '.join(INPUTS)}, "
                 "or a vgg_mm.inputs.Input."
             )
-        self.backbone, self.head = net, nn.Identity()
+        super().__init__(trained_on.preprocessor())
         self.config = dict(data_preprocessor=trained_on.preprocessor())
+        self.backbone, self.head = net, nn.Identity()
         weight = next(net.parameters())
-        self.data_preprocessor = MODELS.build(trained_on.preprocessor())
         self.data_preprocessor.to(weight.device, weight.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The net's logits (N, classes)."""
-        return self.backbone(x)
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
+    ) -> Tensor:
+        """The net's logits (N, classes) of images (N, 3, H, W)."""
+        return self.backbone(inputs)
 
 
 class PlainEvaluation(Evaluation):
