@@ -6,6 +6,7 @@ net.predict("cat.jpg")
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import DATASETS, MODELS
@@ -456,7 +458,7 @@ def _load(
         names = said.get("classes") or ()
         if "arch" in said:
             return _of_arch(said["arch"], file, given, names)
-        return _filled(said["model"], file, given, names, said["protocol"], said["scales"])
+        return _ours(said["model"], file, given, names, said["protocol"], said["scales"])
     if "://" not in name and (name.endswith(".py") or not os.path.isfile(name)):
         return _of_config(get_config(name), weights, given)
     if weights is not None:
@@ -468,7 +470,7 @@ def _load(
         model = plain_model(said.get("model") or {}, path)
         steps = [step for step in said.get("tta_pipeline") or () if step.get("scales")]
         protocol = said.get("tta_model") or {}
-        return _filled(model, path, given, (), protocol, steps[0]["scales"] if steps else None)
+        return _ours(model, path, given, (), protocol, steps[0]["scales"] if steps else None)
     source = open_source(path)
     nets = [meta["arch"]] if meta.get("arch") in TABLE_1 else []
     nets = nets or [arch for arch in TABLE_1 if is_net(source, arch)]
@@ -505,7 +507,7 @@ def _of_arch(
         head=dict(type="vgg_mm.VGGHead", **head) if head or source is None else None,
         data_preprocessor=(given or INPUTS["vgg_mm"]).preprocessor(),
     )
-    return _filled(model, source, given, names)
+    return _ours(model, source, given, names)
 
 
 def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | None) -> Net:
@@ -515,39 +517,46 @@ def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | No
     if "data_preprocessor" in cfg:
         model.setdefault("data_preprocessor", cfg.data_preprocessor.to_dict())
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmpretrain")):
-        net = _filled(model, weights, given, None)
+        net, config, names = _filled(model, weights, given)
         protocol, pipeline = cfg.tta_model.to_dict(), [each.to_dict() for each in cfg.tta_pipeline]
-        return Net(net.model, net.config, net.classes or _classes(cfg), protocol, pipeline)
+        return Net(net, config, names or _classes(cfg), protocol, pipeline)
 
 
 def _filled(
-    model: dict[str, Any],
-    weights: str | os.PathLike | Source | None,
-    given: Input | None,
-    names: Sequence[str] | None,
-    protocol: Mapping[str, Any] = MappingProxyType({}),
-    scales: Sequence[int] | None = None,
-) -> Net:
-    """The net of a model's config with its weights, or random ones; the input is the file's."""
-    config = deepcopy(model)
+    model: dict[str, Any], weights: str | os.PathLike | Source | None, given: Input | None
+) -> tuple[ImageClassifier, dict[str, Any], Sequence[str]]:
+    """A config's net with weights, or random ones; its config with the input; the file's classes.
+
+    The input is the given one, else the file's, else the config's.
+    """
+    config, names = deepcopy(model), ()
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         net = MODELS.build(model)
-    meta: Mapping[str, Any] = {}
     if weights is None:
         net.init_weights()
     else:
-        meta, file_input = _give(net, weights)
-        given = given or file_input
+        meta, told = _give(net, weights)
+        given, names = given or told, (meta.get("dataset_meta") or {}).get("classes") or ()
     if given and not given.same_as(Input.of_config(config)):
         config["data_preprocessor"] = given.preprocessor()
         net.data_preprocessor = MODELS.build(given.preprocessor())
-    names = (meta.get("dataset_meta") or {}).get("classes") or names
-    crop = 224
-    if isinstance(net.head, VGGHead) and isinstance(net.backbone, VGG):
-        crop = net.head.fc6.kernel_size[0] * net.backbone.stride
+    return net, config, names
+
+
+def _ours(
+    model: dict[str, Any],
+    weights: str | os.PathLike | Source | None,
+    given: Input | None,
+    names: Sequence[str] = (),
+    protocol: Mapping[str, Any] = MappingProxyType({}),
+    scales: Sequence[int] | None = None,
+) -> Net:
+    """A net of vgg_mm's own parts, by what a file says of its protocol or else the paper's."""
+    net, config, told = _filled(model, weights, given)
+    crop = 224 if net.head is None else net.head.fc6.kernel_size[0] * net.backbone.stride
     how = dict(views="dense", flip=True, grid=5, crop_size=crop)
     how |= {key: value for key, value in protocol.items() if key in PROTOCOL}
-    found = Net(net, config, names or (), how)
+    found = Net(net, config, told or names, how)
     found._multi_scale["scales"] = [*(scales or [round(crop * 8 / 7)])]  # S = 256, and its like
     return found
 
@@ -576,8 +585,7 @@ def _give(
 def _classes(cfg: Config) -> Sequence[str]:
     """The names of the config's training data, whose order is the net's, or else of its test data.
 
-    Raises:
-        UserError: If neither is here or names its classes.
+    None, with a warning, where neither is here or names its classes.
     """
     errors = []
     for loader in ("train_dataloader", "test_dataloader"):
@@ -594,7 +602,9 @@ def _classes(cfg: Config) -> Sequence[str]:
         if classes := metainfo(dataset).get("classes"):
             return classes
     reason = errors[0] if errors else "The config's data sets name none."
-    raise UserError(f"the checkpoint does not name its classes. {reason}")
+    warning = f"classes are numbers, for the weights' file does not name them. {reason}"
+    print_log(warning, "current", logging.WARNING)
+    return ()
 
 
 def evaluate(
