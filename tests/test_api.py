@@ -514,3 +514,24 @@ def test_a_corrupt_image_is_named(checkpoint):
     Path("cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     with pytest.raises(CorruptImageError, match="cut.jpg"):
         vgg_mm.load(checkpoint).predict(["cut.jpg"])
+
+
+def test_the_hubs_names(checkpoint, tmp_path, monkeypatch):
+    net, asked = vgg_mm.load(checkpoint), []
+    net.save("mine")
+
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision))
+        if name == "org/none":
+            raise OSError("404 Client Error\nRequest ID")
+        return str(tmp_path / ("empty" if name == "org/empty" else "mine"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert vgg_mm.load("hf://org/mine@v1").posteriors(pixels()).equal(net.posteriors(pixels()))
+    again = vgg_mm.load("A", "hf://org/mine", input=net.input)
+    assert again.model.head.fc8.bias.equal(net.model.head.fc8.bias)
+    assert asked == [("org/mine", "v1"), ("org/mine", None)]
+    with pytest.raises(UserError, match="hf://org/none could not be had: OSError: 404 Client Err"):
+        vgg_mm.load("hf://org/none")
+    with pytest.raises(UserError, match="hf://org/empty has no model.safetensors"):
+        vgg_mm.load("hf://org/empty")
