@@ -98,10 +98,13 @@ def dry_run(cfg: Config, evaluate: Callable[..., dict] | None) -> None:
         folder = [scratch]  # the one with the main process's checkpoint
         broadcast_object_list(folder)
         checkpoint = str(latest(folder[0]))
+        end_workers(loader, val_loader)
         del runner, loader, val_loader, few, hook
         gc.collect()  # a GPU may not hold two nets
         cfg.resume, cfg.load_from = True, checkpoint
-        _train(cfg, 1)
+        runner, _ = _train(cfg, 1)
+        end_workers(runner.train_dataloader)
+        del runner
         gc.collect()
         if evaluate:
             evaluate(cfg, checkpoint, Path(folder[0], "scores.npz"), few=True)
@@ -109,6 +112,16 @@ def dry_run(cfg: Config, evaluate: Callable[..., dict] | None) -> None:
     if is_main_process():
         print("\n".join(lines))
         print(f"tried: training, validation, a checkpoint, --resume{', the test' * bool(evaluate)}")
+
+
+def end_workers(*loaders: DataLoader) -> None:
+    """Ends the workers that data loaders keep.
+
+    The garbage collector, which finds a loader in its run's circle of references, ends the queues
+    to the workers first, and then torch waits in vain for 5 seconds for each of them.
+    """
+    for loader in loaders:
+        loader._iterator = None
 
 
 @contextmanager
@@ -155,7 +168,7 @@ def _lines(runner: Runner, step: float, validation: float) -> list[str]:
     images = loader.batch_size * runner.world_size
     classes = metainfo(loader.dataset).get("classes")
     return [
-        f"data: {len(loader.dataset)} training pictures"
+        f"data: {len(loader.dataset)} training images"
         + (f" of {len(classes)} classes" if classes else "")
         + f", {len(val_loader.dataset)} for validation",
         f"start: {runner.message_hub.get_info('started_from')}",

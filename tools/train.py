@@ -82,12 +82,13 @@ def main() -> None:
     from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
+    from tools.analysis.localisation import localise_and_tell
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
     from tools.resume import latest
     from vgg_mm.cli.configs import load_config
     from vgg_mm.cli.processes import start_processes
-    from vgg_mm.testing.evaluate import check_protocol, evaluate
+    from vgg_mm.testing.evaluate import check_protocol, evaluate, finds_boxes, names_classes
     from vgg_mm.weights.checkpoint import read_checkpoint
 
     cfg = load_config(args)
@@ -147,11 +148,20 @@ def main() -> None:
     if not tested:
         print(f"Best checkpoint: {best}, not tested, for the config has no tta_model")
         return
-    metrics = evaluate(cfg, best, work_dir / "scores.npz")
+    if finds_boxes(cfg):
+        left = work_dir / "true_class.npz"
+        localise_and_tell(cfg, best, left, true_class=True)
+        if names_classes(cfg):
+            left = work_dir / "boxes.npz"
+            localise_and_tell(cfg, best, left)
+    else:
+        left = work_dir / "scores.npz"
+        metrics = evaluate(cfg, best, left)
+        if is_main_process():
+            print(f"Top-1 accuracy, dense evaluation: {100 - metrics['error/top1']:.1f}%")
     if is_main_process():
-        draw_report(work_dir / "scores.npz", work_dir, work_dir / "report.png")
+        draw_report(left, work_dir, work_dir / "report.png")
         print(f"Best checkpoint: {best}")
-        print(f"Top-1 accuracy, dense evaluation: {100 - metrics['error/top1']:.1f}%")
         print(f"Picture: {work_dir / 'report.png'}")
 
 

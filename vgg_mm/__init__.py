@@ -12,11 +12,13 @@ from .cli.configs import get_config
 
 if TYPE_CHECKING:
     from .api import Net, evaluate, load
+    from .models import PerceptualLoss
 
 __version__ = "0.1.0"
-__all__ = ["Net", "evaluate", "get_config", "load"]
+__all__ = ["Net", "PerceptualLoss", "evaluate", "get_config", "load"]
 
-_LAZY = {"Net": "api", "load": "api", "evaluate": "api"}  # what needs torch, and where it is
+# What needs torch, and where it is.
+_LAZY = {"Net": "api", "load": "api", "evaluate": "api", "PerceptualLoss": "models"}
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vgg_mm.cli.configs import get_config
-from vgg_mm.data import ImageNet, read_image
+from vgg_mm.data import ImageNet
 from vgg_mm.data.classes import differences, metainfo, positions
 from vgg_mm.data.given import Images, is_one, samples
 from vgg_mm.data.images import blamed
@@ -38,7 +38,7 @@ from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, BoxHead, VGGHead
 from vgg_mm.models.cpu import laid_out
 from vgg_mm.paper import TABLE_1
-from vgg_mm.testing.evaluate import multi_scale
+from vgg_mm.testing.evaluate import finds_boxes, multi_scale
 from vgg_mm.testing.evaluation import Evaluation
 from vgg_mm.testing.features import FeatureExtractor, layer_maps
 from vgg_mm.testing.localisation import Localizer
@@ -53,7 +53,7 @@ IMAGENET: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in ImageNet.METAINF
 PIPELINE: list[dict] = [
     dict(type="vgg_mm.LoadImage"),
     dict(type="vgg_mm.MultiScale", scales=[256]),
-    dict(type="PackInputs", meta_keys=["img_path"]),
+    dict(type="PackInputs", meta_keys=["img_path", "ori_shape"]),
 ]
 
 
@@ -63,6 +63,7 @@ class Guess(NamedTuple):
     name: str
     box: tuple[float, float, float, float]
     rating: float
+    label: int
 
 
 class Net:
@@ -81,6 +82,7 @@ class Net:
     Attributes:
         model: The plain ``nn.Module``, from its input (N, 3, H, W) to class scores (N, classes),
             for hooks, gradients and ``torch.compile``.
+        localizer: The test-time model of a config that predicts boxes and tells a classifier.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Net:
         pipeline: Sequence[Mapping[str, Any]] = PIPELINE,
     ) -> None:
         self.model = model.eval()
+        self.localizer: Localizer | None = None
         self.config = config
         outputs = getattr(getattr(model, "head", None), "num_classes", 0)
         names = classes or (IMAGENET["classes"] if outputs == 1000 else ())
@@ -124,8 +127,13 @@ class Net:
 
     def to(self, *args: Any, **kwargs: Any) -> Net:
         """Moves or casts the net as ``nn.Module.to`` does."""
-        self.model.to(*args, **kwargs)
+        (self.localizer or self.model).to(*args, **kwargs)
         return self
+
+    @property
+    def namer(self) -> ImageClassifier:
+        """The module that names classes: of a config that predicts boxes its classifier."""
+        return self.localizer.classifier if self.localizer else self.model
 
     def numbers_of(self, meta: Mapping[str, Any]) -> list[int] | None:
         """The net's number of each class of a data set, by names; None if either has none.
@@ -145,8 +153,14 @@ class Net:
 
     def evaluation(self, views: str | None = None) -> Evaluation:
         """The test-time model: the net's protocol, or another one's ``views``."""
+        if self.localizer and views in (None, "dense"):
+            return self.localizer
         if isinstance(self.model.head, BoxHead):
-            raise UserError("this net predicts boxes, no classes: use localise.")
+            raise UserError(
+                "this net predicts boxes, no classes: use localise. Densely, a classifier names "
+                "what is in them: set tta_model.classifier=dict(config=..., checkpoint=...) in the "
+                "config."
+            )
         if self.model.head is None:
             raise UserError("the net has no classifier, for its file has none: use features.")
         changed = {} if views is None else dict(views=views)
@@ -193,7 +207,19 @@ class Net:
             CorruptImageError: If an image cannot be read, or is too small or too large.
             UserError: If they are no numbers.
         """
-        model, found = self.evaluation(views), []
+        found = self._looked(self.evaluation(views), images, scales, batch_size)
+        return torch.stack([posteriors for posteriors, _ in found])
+
+    def _looked(
+        self,
+        model: Evaluation,
+        images: Images,
+        scales: Sequence[int] | None,
+        batch_size: int = 1,
+        classes: Sequence[str] = (),
+    ) -> list[tuple[Tensor, list[Guess]]]:
+        """Of each image the posteriors (V, classes), and what a :class:`Localizer` found."""
+        found, classes = [], classes or self.classes
         for batch in self.batches(images, scales, batch_size):
             for sample in model.test_step(batch):
                 posteriors = sample.posteriors.float().cpu()
@@ -202,8 +228,28 @@ class Net:
                         f"{sample.img_path}: the net's probabilities are no numbers (NaN): its "
                         "training went astray; use an earlier checkpoint."
                     )
-                found.append(posteriors)
-        return torch.stack(found)
+                rows = sample.guesses.tolist() if "guesses" in sample else []  # seven numbers each
+                guesses = [Guess(classes[int(k)], tuple(b), r, int(k)) for k, *b, r, _ in rows]
+                found.append((posteriors, guesses))
+        return found
+
+    def look(self, images: Images, scales: Sequence[int] | None = None) -> Any:
+        """The probabilities of all classes, and where the most probable ones are.
+
+        Args:
+            images: The images.
+            scales: The shortest sides Q; by default the net's own.
+
+        Returns:
+            For an image the probabilities (classes,), and a list of :class:`Guess`, the most
+            probable class first, which is empty unless the net's config predicts boxes.
+
+        Raises:
+            UserError: As :meth:`posteriors` does.
+        """
+        found = self._looked(self.evaluation(), images, scales)
+        means = [(posteriors.mean(0), guesses) for posteriors, guesses in found]
+        return means[0] if is_one(images) else means
 
     def predict(
         self,
@@ -229,15 +275,19 @@ class Net:
             UserError: As :meth:`posteriors` does.
         """
         posteriors = self.posteriors(images, views, scales, batch_size).mean(1)  # (N, classes)
-        if posteriors.shape[1] != len(self.classes):
+        named = [self.ranked(each, top) for each in posteriors]
+        return named[0] if is_one(images) else named
+
+    def ranked(self, posterior: Tensor, top: int) -> list[tuple[str, float]]:
+        """As :meth:`predict`, of an image's probabilities (classes,)."""
+        if len(posterior) != len(self.classes):
             raise UserError(
-                f"the net has {posteriors.shape[1]} classes, but the config's data set names "
+                f"the net has {len(posterior)} classes, but the config's data set names "
                 f"{len(self.classes)}, and the checkpoint names none."
             )
-        values, labels = posteriors.sort(descending=True, stable=True)
-        best = zip(labels[:, :top].tolist(), values[:, :top].tolist(), strict=True)
-        named = [[(self.classes[i], p) for i, p in zip(*each, strict=True)] for each in best]
-        return named[0] if is_one(images) else named
+        values, labels = posterior.sort(descending=True, stable=True)
+        best = zip(labels[:top].tolist(), values[:top].tolist(), strict=True)
+        return [(self.classes[label], value) for label, value in best]
 
     def features(
         self,
@@ -291,7 +341,7 @@ class Net:
         for batch in self.batches(images, scales):
             with blamed(batch["data_samples"][0].img_path):
                 for image in batch["inputs"]:
-                    x = self.model.data_preprocessor({"inputs": image[0][None]})["inputs"]
+                    x = model.module.data_preprocessor({"inputs": image[0][None]})["inputs"]
                     yield model.seen(x)
 
     @torch.no_grad()
@@ -309,7 +359,7 @@ class Net:
             UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
             CorruptImageError: As :meth:`posteriors` does.
         """
-        net = self.model
+        net = self.namer
         for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
             if not isinstance(part, kind):
                 raise UserError(
@@ -318,18 +368,21 @@ class Net:
                 )
         maps = [
             net.head.score_map(net.extract_feat(x)).softmax(1)[0].float().cpu()
-            for x in self._seen(self.evaluation("dense"), images, scales)
+            for x in self._seen(Evaluation(net), images, scales)
         ]
         number = len(scales or self.scales)
         found = [maps[i : i + number] for i in range(0, len(maps), number)]
         return found[0] if is_one(images) else found
 
-    def localise(self, images: Images, classifier: Net, scales: Sequence[int] | None = None) -> Any:
+    def localise(
+        self, images: Images, classifier: Net | None = None, scales: Sequence[int] | None = None
+    ) -> Any:
         """Where the things are, by a net that predicts boxes (Appendix A).
 
         Args:
             images: The images.
-            classifier: The net that tells the best five classes, and rates their boxes.
+            classifier: The net that tells the best five classes, and rates their boxes; by default
+                the config's, whose further nets' boxes join.
             scales: The shortest sides Q; by default the net's own.
 
         Returns:
@@ -339,18 +392,13 @@ class Net:
             UserError: If this net predicts no boxes, or the other one no classes.
             CorruptImageError: As :meth:`posteriors` does.
         """
-        flip = self.protocol.get("flip", True)
-        model = Localizer(self.model, classifier=classifier.model, flip=flip)
-        found, run = [], self.transform(scales)
-        for each in samples(images):
-            image = each.get("img")
-            image = read_image(each["img_path"]) if image is None else image
-            batch = pseudo_collate([run({**each, "img": image})])
-            batch["data_samples"][0].set_metainfo(dict(ori_shape=image.shape[:2]))
-            guesses = model.test_step(batch)[0].guesses.tolist()  # of each seven numbers
-            found.append(
-                [Guess(classifier.classes[int(k)], tuple(b), r) for k, *b, r, _ in guesses]
-            )
+        if classifier is None:
+            model, classes = self.evaluation(), self.classes
+        else:
+            flip = self.protocol.get("flip", True)
+            model = Localizer(self.model, classifier=classifier.model, flip=flip)
+            classes = classifier.classes
+        found = [guesses for _, guesses in self._looked(model, images, scales, classes=classes)]
         return found[0] if is_one(images) else found
 
     def save(self, folder: str | os.PathLike, scores: Scores | None = None) -> None:
@@ -519,7 +567,14 @@ def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | No
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmpretrain")):
         net, config, names = _filled(model, weights, given)
         protocol, pipeline = cfg.tta_model.to_dict(), [each.to_dict() for each in cfg.tta_pipeline]
-        return Net(net, config, names or _classes(cfg), protocol, pipeline)
+        found = Net(net, config, names or _classes(cfg), protocol, pipeline)
+        if finds_boxes(cfg) and protocol.get("classifier"):
+            protocol["scores"] = None  # they are of other images
+            localizer: Localizer = MODELS.build({**protocol, "module": net}).eval()
+            localizer.check_files()
+            localizer.load(found.classes if found.named else ())
+            found.localizer = localizer
+        return found
 
 
 def _filled(
@@ -650,6 +705,8 @@ def evaluate(
     training = (model.model if isinstance(model, Net) else model).training
     net = model if isinstance(model, Net) else _plain(model, input, flip, grid, crop_size)
     found, evaluation = Labelled(data, net.transform(scales)), net.evaluation(views)
+    if isinstance(evaluation, Localizer):
+        raise UserError("evaluate tests classifiers; tools/test.py tests a config's boxes.")
     rows = net.numbers_of(found.meta)
     done: list[DataSample] = []
     try:

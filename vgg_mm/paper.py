@@ -313,6 +313,40 @@ TABLE_9 = (
     BoxRow(((256, (256,)), (384, (352, 384))), 26.9, 25.3),
 )
 
+_BEST = "scores/fused.npz"  # Sec. 4.5's best system: Table 6's last row
+_RATER = config_name("D", S_JITTER)  # the net whose score map rates windows
+
+
+def box_config_name(S: int) -> str:
+    """The name of the config that trains net D at ``S`` to predict boxes."""
+    return f"{config_name('D', S)}_boxes"
+
+
+def box_commands(row: BoxSettingRow | BoxRow) -> tuple[str, ...]:
+    """The commands whose guesses fill a row of Table 8 or 9, once its nets are trained."""
+    if isinstance(row, BoxSettingRow):
+        config, options, name = box_config_name(384), "", ""
+        if row.trained == "fc":
+            options, name = " model.backbone.frozen_stages=5", "_fc"
+        if row.regression == "SCR":
+            options, name = f"{options} model.head.per_class=False", f"{name}_scr"
+        return (
+            f"python tools/test.py configs/{config}.py work_dirs/{config}{name}/best.pth "
+            f"--true-class --out boxes/{config}{name}_true_class.npz"
+            f"{' --cfg-options' if options else ''}{options}",
+        )
+    nets = [(box_config_name(S), " ".join(map(str, Q))) for S, Q in row.models]
+    tested = [f"configs/{config}.py work_dirs/{config}/best.pth" for config, _ in nets]
+    joined = [f" --with {net} {Q}" for net, (_, Q) in zip(tested[1:], nets[1:], strict=True)]
+    name = "_".join(f"{S}_at_{'_'.join(map(str, Q))}" for S, Q in row.models)
+    return (
+        "python tools/analysis/fuse.py scores/vgg16_d_jitter.npz scores/vgg19_e_jitter.npz "
+        f"--out {_BEST}",
+        f"python tools/test.py {tested[0]} --scales {nets[0][1]}{''.join(joined)} --scores {_BEST} "
+        f"--classifier configs/{_RATER}.py work_dirs/{_RATER}/best.pth --out boxes/{name}.npz",
+    )
+
+
 # Localisation in 2014: method, top-5 val and test error in %.
 TABLE_10 = (
     ("VGG", 26.9, 25.3),

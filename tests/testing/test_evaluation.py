@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -14,6 +13,7 @@ from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
 from vgg_mm.testing import (
     Evaluation,
+    Guesses,
     RemainingSampler,
     SaveScores,
     Scores,
@@ -283,14 +283,20 @@ def test_a_score_that_is_no_number_is_an_error_and_said(nothing, tmp_path, monke
 
 
 def test_the_report_calls_nothing_right_that_is_no_number():
-    axes = Figure().subplots()
-    for posterior, title in (
-        ([0.7, 0.3], "\N{CHECK MARK} ant 70%"),
-        ([0.3, 0.7], "\N{BALLOT X} bee 70%"),
-        ([np.nan, np.nan], "\N{BALLOT X} no number"),
-    ):
-        report._say(axes, np.array(posterior), 0, ["ant", "bee"], ["sans-serif"])
-        assert axes.get_title() == title
+    of_data = dict(labels=np.zeros(3, int), names=np.array(["a", "b", "c"]), root="")
+    of_data["classes"] = names = np.array(["ant", "bee"])
+    saved = Scores(np.array([[[0.7, 0.3]], [[0.3, 0.7]], [[np.nan] * 2]]), **of_data)
+    said = [report.found(saved, i, names)[1:] for i in range(3)]
+    assert said == [("ant 70%", True), ("bee 70%", False), ("no number", False)]
+    guesses = np.zeros((3, 5, 7))
+    guesses[:, 0] = [[0, *[9] * 5, 0.5], [1, *[9] * 5, 0], [0, *[9] * 5, 0.49]]
+    saved = Guesses(guesses, **of_data)
+    said = [report.found(saved, i, names)[1:] for i in range(3)]
+    assert said == [
+        ("ant\nIoU 50%", True),
+        ("bee\nIoU 0%", False),
+        ("ant\nIoU 49%", False),
+    ]
 
 
 def test_what_is_scored_is_kept_apart_for_all_else_that_is_tested():

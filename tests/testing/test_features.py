@@ -296,6 +296,57 @@ def test_an_incomplete_list_is_told_so(voc):
         VOCList(str(voc.with_name("none.txt")))
 
 
+PERSONS = [("000", 2, -1), ("001", 1, 1), ("000", 1, 1)]  # image, number, whether it jumps
+
+
+@pytest.fixture
+def actions(voc):
+    """The list of three persons in two images, by size apart."""
+    lists, annotations = voc.parents[1] / "Action", voc.parents[2] / "Annotations"
+    lists.mkdir()
+    annotations.mkdir()
+    for name in ("000", "001"):
+        things = "".join(
+            f"<object><name>person</name><bndbox><xmin>{10 * i}</xmin><ymin>5</ymin><xmax>"
+            f"{10 * i + 39}</xmax><ymax>54</ymax></bndbox></object>"
+            for i in (1, 2)
+        )
+        (annotations / f"{name}.xml").write_text(f"<annotation>{things}</annotation>")
+    (lists / "val.txt").write_text("".join(f"{name} {n}\n" for name, n, _ in PERSONS))
+    lines = [f"{name}  {n} {label:2}\n" for name, n, label in PERSONS]
+    (lists / "jumping_val.txt").write_text("".join(lines))
+    return lists / "val.txt"
+
+
+def test_persons_are_described_by_their_boxes(tool, mistake, cfg, net, checkpoint, voc, actions):
+    cfg.dump("narrow.py")
+    typed = ["extract_features", "narrow.py", checkpoint, actions, "--scales", 64, 97]
+    tool(*typed, "--boxes", "--out", "persons.npz")
+    tool(*typed, "--out", "images.npz")
+    persons, images = Features.load("persons.npz"), Features.load("images.npz")
+    assert (
+        persons.names.tolist() == images.names.tolist() == ["000.jpg#1", "000.jpg#2", "001.jpg#1"]
+    )
+    assert persons.labels.tolist() == [[1], [-1], [1]] and persons.classes.tolist() == ["jumping"]
+    # The same pixels as images of their own.
+    picture = read_image(str(voc.parents[2] / "JPEGImages/000.jpg"))
+    for name, pixels in (("image", picture), ("person", picture[4:54, 19:59])):  # VOC counts from 1
+        Path("cut", name).mkdir(parents=True)
+        cv2.imwrite(f"cut/{name}/0.png", pixels)
+    tool(*typed[:3], "cut", *typed[4:], "--out", "cut.npz")
+    image, person = Features.load("cut.npz").features
+    np.testing.assert_allclose(persons.features[1], person, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(images.features[1], image, rtol=1e-4, atol=1e-6)
+    assert np.abs(image - person).max() > 1e-3
+    assert (images.features[0] == images.features[1]).all()
+    says = mistake("extract_features", "narrow.py", checkpoint, voc, "--boxes", "--out", "f.npz")
+    assert "has 0 boxes to cut out, and 1 is wanted" in says
+    actions.write_text("000 3\n")
+    actions.with_name("jumping_val.txt").write_text("000 3 1\n")
+    with pytest.raises(UserError, match=r"000.xml has 2 objects, and number 3 is listed"):
+        VOCList(str(actions))
+
+
 @pytest.fixture(scope="module")
 def svm():
     pytest.importorskip("sklearn", reason="a linear SVM needs scikit-learn")
@@ -396,6 +447,33 @@ def test_features_that_are_no_numbers_are_named(svm, tmp_path):
     features(x, [0, 0, 1, 1]).save(tmp_path / "x.npz")
     with pytest.raises(UserError, match=r"x\.npz: the features of 2 images are no num.* 2.* first"):
         svm.load([tmp_path / "x.npz"])
+
+
+def test_what_is_stacked_and_joined_is_read_as_it_is_used(svm, tmp_path, monkeypatch):
+    x, labels = clusters([9, 8, 7], 0.3)
+    for name, part in (("a", x), ("b", x[:, :2])):
+        features(part, labels).save(f"{name}.npz")
+    train, test = svm.load(["a.npz", "b.npz"]), features(np.hstack([x, x[:, :2]]), labels)
+    both, split = svm.joined(train, test)
+    at = np.array([30, 2, 47, 0])
+    np.testing.assert_array_equal(both.features[at], test.features[at % 24])
+    assert both.features.shape == (48, 5)
+    at_once = svm.evaluate(both, split).confusion
+    monkeypatch.setattr(svm, "BLOCK", 11)  # two images
+    assert (svm.evaluate(both, split).confusion == at_once).all()
+
+
+def test_an_svm_that_does_not_fit_into_memory_says_so(svm, tool, mistake, monkeypatch):
+    x, labels = clusters([10, 10, 10], 0.1)
+    features(x, labels).save("x.npz")
+    assert 1e7 < svm.free_memory() < 1e15
+    monkeypatch.setattr(svm, "free_memory", lambda: 20 * 3 * svm.BYTES)
+    assert "mean class accuracy" in tool("linear_svm", "x.npz", "--per-class", 6, 4, "--folds", 1)
+    monkeypatch.setattr(svm, "free_memory", lambda: 24 * 3 * svm.BYTES - 1)
+    assert mistake("linear_svm", "x.npz").startswith(
+        "error: an SVM of 24 images with 3 numbers each takes 0.0 GB with --jobs 1, and 0.0 GB are "
+        "free: use fewer images (--per-class), fewer --jobs, or shorter features"
+    )
 
 
 def test_what_cannot_be_split(svm):

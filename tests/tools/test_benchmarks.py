@@ -5,14 +5,16 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mmpretrain
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
-from tools.benchmarks import interleaved
+from tools.benchmarks import interleaved, stores
 from tools.benchmarks.input import generate
 from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
@@ -39,6 +41,20 @@ def test_the_testing_benchmark_agrees_with_timm_and_stock(tmp_path, monkeypatch,
     sent = 3 * (341 * 256 + 512 * 384 + 683 * 512)
     assert figures["worker_bytes_vs_stock"] == pytest.approx(150 * 3 * 224 * 224 / sent)
     assert capsys.readouterr().out.count("differ from ours by") == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_the_stores_benchmark_counts_memory_but_not_files(tmp_path):
+    held = []
+    mib, _ = stores.peak(lambda: (held.append(np.ones(2**23, np.float32)), time.sleep(0.05)))
+    assert 30 < mib < 60
+    file = tmp_path / "figures.json"
+    arguments = ["--images", "100", "--numbers", "8", "--folder", str(tmp_path)]
+    stores.main([*arguments, "--json", str(file)])
+    figures = json.loads(file.read_text())
+    assert figures["data_mib"] == 100 * 8 * 4 / 2**20
+    assert figures["save_peak_mib"] < 60 and figures["fuse_peak_mib"] < 60
+    assert [*tmp_path.iterdir()] == [file]
 
 
 @pytest.mark.skipif(not shutil.which("jpegtran"), reason="tiles with jpegtran")
@@ -82,3 +98,14 @@ def test_runs_take_turns_after_one_that_is_not_counted():
     called = []
     times = interleaved({name: lambda name=name: called.append(name) for name in "ab"}, rounds=2)
     assert called == ["a", "b"] * 3 and set(times) == {"a", "b"}
+
+
+def test_the_perceptual_benchmark_agrees_with_piq_if_it_is_there(tool, tmp_path):
+    file = tmp_path / "figures.json"
+    small = ["--width", "4", "--side", "48", "--rounds", "1"]
+    says = tool("benchmark", "perceptual", *small, "--json", str(file))
+    figures = json.loads(file.read_text())
+    assert set(figures) >= {"peak_mib", "style_peak_mib"}
+    there = "piq is not installed" not in says
+    assert ("style_time_vs_piq" in figures) == there
+    assert says.count("piq's losses differ from ours by") == 2 * there

@@ -19,7 +19,9 @@ import torch
 from mmengine import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+from tools.dry_run import end_workers
 from tools.train import mixed_precision
 from vgg_mm import errors
 from vgg_mm.cli.arguments import parser
@@ -151,7 +153,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsy
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     train, val = (len(list((cwd / "data/demo" / s).rglob("*.JPEG"))) for s in ("train", "val"))
-    assert f"data: {train} training pictures of 64 classes, {val} for validation" in done.stdout
+    assert f"data: {train} training images of 64 classes, {val} for validation" in done.stdout
     assert "start: random weights, seed 0" in done.stdout
     assert re.search(r"speed: .* s a step of 128 images", done.stdout)
     assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
@@ -173,6 +175,14 @@ def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypa
     arguments = [DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT, option]
     assert says in mistake(cwd, "train", arguments, monkeypatch)
     assert not list(cwd.rglob(".dry_run_*"))
+
+
+def test_a_dry_run_ends_workers_itself():
+    loader = DataLoader(range(8), num_workers=2, persistent_workers=True)
+    assert len(list(loader)) == 8
+    workers = loader._iterator._workers
+    end_workers(loader)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_a_dry_run_of_a_run_under_way(trained, tool, monkeypatch):

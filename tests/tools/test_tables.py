@@ -1,7 +1,8 @@
-"""Tables 3-7 from generated scores, their figures computed by hand."""
+"""Tables 3-10 from generated scores and guesses, their figures computed by hand."""
 
 import csv
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -12,8 +13,19 @@ import numpy as np
 import pytest
 
 from vgg_mm.cli import configs
-from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_7_VGG
-from vgg_mm.testing import Protocol, Scores
+from vgg_mm.paper import (
+    ROWS,
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TABLE_7_VGG,
+    TABLE_8,
+    TABLE_9,
+    TABLE_10,
+)
+from vgg_mm.testing import Guesses, Protocol, Scores
 
 ROOT = Path(__file__).parents[2]
 N, CLASSES = 997, 12
@@ -108,7 +120,7 @@ def tables(monkeypatch, capsys):
         runpy.run_path(str(ROOT / "tools/analysis/tables.py"), run_name="__main__")
         by_table = {}
         for line in csv.DictReader(open("tables.csv", newline="")):
-            number = line["table"].removeprefix("Table ")[0]
+            number = line["table"].removeprefix("Table ").partition(":")[0]
             by_table.setdefault(int(number) if number.isdigit() else "further", []).append(line)
         return capsys.readouterr().out, by_table
 
@@ -308,6 +320,114 @@ def test_folders_leave_out_what_a_running_test_keeps(stored, tables):
     assert ours(by_table[3][2]) == expected_row(TABLE_3[2])
 
 
+# Localisation: of each row's file, how many of the 10 images are right, by the first guess and by
+# any of the five.
+BOXES = {row: (i, i + 2) for i, row in enumerate((*TABLE_8, *TABLE_9), 1)}
+
+
+def boxes(S, scales, right, others=(), test=2, regression="PCR", trained="all"):
+    """Guesses of 10 images, the first ``right`` of which are."""
+    net = dict(arch="D", regression=regression, trained=trained)
+    nets = [
+        dict(net, config=f"vgg16_d_{side}_boxes", S=side, scales=[*Q])
+        for side, Q in ((S, scales), *others)
+    ]
+    guesses = np.zeros((10, 1 if test == 1 else 5, 7), np.float32)
+    guesses[: right[0], 0, 6] = 0.5
+    guesses[: right[1], -1, 6] = 0.9
+    guesses[right[1] :, :, 6] = 0.49
+    protocol = dict(nets[0], others=nets[1:], test=test, flip=True)
+    return Guesses(
+        guesses,
+        labels=np.zeros(10, int),
+        names=np.array([f"n/ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 11)]),
+        classes=np.array(["thing"]),
+        root="images",
+        protocols=[protocol],
+    )
+
+
+def store_boxes(folder):
+    folder.mkdir()
+    for i, (row, right) in enumerate(BOXES.items()):
+        if row in TABLE_8:
+            made = boxes(384, [384], (right[0],) * 2, (), 1, row.regression, row.trained)
+        else:
+            (S, Q), *others = row.models
+            made = boxes(S, Q, right, others)
+        made.save(folder / f"{i}.npz")
+
+
+def test_boxes_fill_their_rows(tables, stored):
+    store_boxes(Path("boxes"))
+    out, by_table = tables("boxes", stored)
+    assert out.splitlines()[0].startswith(f"Tested on {N} images of {CLASSES} classes: not ILSVRC")
+    assert out.splitlines()[1].startswith("Tested on 10 images of 1 classes: not ILSVRC-2012's")
+    for line, row in zip([*by_table[8], *by_table[9]], (*TABLE_8, *TABLE_9), strict=True):
+        k, right = (1, BOXES[row][0]) if row in TABLE_8 else (5, BOXES[row][1])
+        assert line[f"top-{k} val. loc. error (%)"] == f"{100 - 10 * right:.1f}"
+        papers = row.top1 if row in TABLE_8 else row.val
+        assert line[f"top-{k} val. in the paper"] == f"{papers}" and line["to make it"] == ""
+    fusion, *others = by_table[10]
+    assert fusion["top-5 val. loc. error (%)"] == by_table[9][-1]["top-5 val. loc. error (%)"]
+    for line, (method, *figures) in zip(by_table[10], TABLE_10, strict=True):
+        printed = [line[f"top-5 {split} in the paper"] for split in ("val.", "test")]
+        assert line["Method"] == method
+        assert printed == ["-" if figure is None else f"{figure}" for figure in figures]
+    assert [line["top-5 val. loc. error (%)"] for line in others] == [""] * 3
+    assert "further" not in by_table and ours(by_table[3][0]) == expected_row(TABLE_3[0])
+
+
+def test_the_blacklist_does_not_count(tables):
+    boxes(384, [384], (4, 6)).save("b.npz")
+    Path("list.txt").write_text("1\n2\n9\n10\n50000\n")
+    _, by_table = tables("b.npz", "--blacklist", "list.txt")
+    assert by_table[9][1]["top-5 val. loc. error (%)"] == f"{100 * 2 / 6:.1f}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(flip=False),
+        dict(config="mine"),
+        dict(arch="E"),
+        dict(scales=[352]),
+        dict(regression="SCR"),
+        dict(trained="fc"),
+        dict(test=1, scales=[256]),
+    ],
+)
+def test_other_guesses_fill_no_row_and_are_still_shown(change, tables):
+    made = boxes(384, [384], (4, 6))
+    made.protocols[0] |= change
+    made.save("b.npz")
+    _, by_table = tables("b.npz")
+    assert {line["top-5 val. loc. error (%)"] for line in by_table[9]} == {"-"}
+    (line,) = by_table["further"]
+    assert (line["file"], line["top-1 val. loc. error (%)"]) == ("b.npz", "60.0")
+    assert line["top-5 val. loc. error (%)"] == "40.0"
+
+
+def test_lacking_boxes_have_commands_that_make_them(tables, test_parser):
+    _, by_table = tables()
+    for line, row in zip([*by_table[8], *by_table[9]], (*TABLE_8, *TABLE_9), strict=True):
+        *before, command = line["to make it"].split(" && ")
+        args = test_parser(command)
+        if row in TABLE_8:
+            assert args.true_class and args.config == "configs/vgg16_d_384_boxes.py" and not before
+            options = args.cfg_options or {}
+            assert options.get("model.head.per_class", True) == (row.regression == "PCR")
+            assert options.get("model.backbone.frozen_stages", 0) == 5 * (row.trained == "fc")
+            continue
+        assert before and before[0].endswith(f"--out {args.scores}")
+        nets = [(args.config, args.checkpoint, *args.scales), *(args.others or ())]
+        models = [(int(re.search("_d_([0-9]+)_", n[0])[1]), tuple(map(int, n[2:]))) for n in nets]
+        assert tuple(models) == row.models
+        assert args.classifier[0] == "configs/vgg16_d_jitter.py"
+    outs = [line["to make it"].rpartition("--out ")[2] for t in (8, 9) for line in by_table[t]]
+    assert len({out.partition(" ")[0] for out in outs}) == 7
+
+
 def test_mistakes(stored, mistake):
     other = scores("A", 256, [("dense", 256)])
     other.names[3] = "x.jpg"
@@ -322,6 +442,11 @@ def test_mistakes(stored, mistake):
     assert "no scores in empty" in mistake("empty")
     assert "no scores none.npz" in mistake("none.npz")
     assert "empty could not be written" in mistake("--markdown", "empty")
+    boxes(384, [384], (4, 6)).save("b.npz")
+    boxes(384, [384], (5, 6)).save("c.npz")
+    message = mistake("b.npz", "c.npz")
+    assert "b.npz and c.npz hold guesses of the same row of Table 9: give one" in message
+    assert "the blacklist no.txt" in mistake("b.npz", "--blacklist", "no.txt")
 
 
 def test_as_a_command_with_markdown(stored):
@@ -343,4 +468,5 @@ def test_as_a_command_with_markdown(stored):
     for block in markdown.split("\n\n"):
         if block.startswith("|"):
             assert len({row.count("|") for row in block.splitlines()}) == 1
-    assert "To make what is lacking" not in markdown
+    lacking = markdown.partition("To make what is lacking")[2]
+    assert "--out boxes/" in lacking and "--out scores/vgg" not in lacking

@@ -4,10 +4,13 @@ python tools/analysis/extract_features.py configs/vgg16_d_jitter.py best.pth 101
     --scales 256 384 512 --stack --out caltech.npz
 python tools/analysis/extract_features.py configs/vgg16_d_jitter.py best.pth \
     VOC2007/ImageSets/Main/trainval.txt --scales 256 384 512 640 768 --out trainval.npz
+python tools/analysis/extract_features.py configs/vgg16_d_jitter.py best.pth \
+    VOC2012/ImageSets/Action/trainval.txt --scales 256 384 512 --boxes --out persons.npz
 
 The net runs over the whole image at every scale; the layer's activations are averaged over space,
 the mirror image and the scales, and L2-normalised. An extraction that was interrupted goes on
-where it was: type the same again.
+where it was: type the same again. VOC's lists of actions have a person a line: --boxes describes
+the person's box, else it is the whole image; linear_svm.py stacks the two.
 """
 
 from pathlib import Path
@@ -28,6 +31,7 @@ def main() -> None:
     args.add_argument("--layer", help="fc6, conv5_3, ...; default: fc7, or else the last conv")
     args.add_argument("--scales", nargs="+", type=int, metavar="Q", help="default: the config's")
     args.add_argument("--stack", action="store_true", help="stack the scales, not average them")
+    args.add_argument("--boxes", action="store_true", help="of each line's box, not the image")
     args.add_argument("--half", action="store_true", help="write float16")
     args = args.parse_args()
 
@@ -47,9 +51,8 @@ def main() -> None:
     if args.scales:
         multi_scale(cfg).scales = args.scales
     start_processes(cfg)
-    made = extract(
-        cfg, args.checkpoint, data, args.out, args.layer, stack=args.stack, half=args.half
-    )
+    options = dict(stack=args.stack, half=args.half, boxes=args.boxes)
+    made = extract(cfg, args.checkpoint, data, args.out, args.layer, **options)
     if is_main_process():
         print(
             "{features/images:.0f} images, {features/dimensions:.0f} dimensions: ".format(**made)

@@ -8,6 +8,7 @@ first; then all count alike, or as --weights says.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -39,16 +40,14 @@ def main() -> None:
             yield path, scores
 
     def show(what, scores):
-        print(
-            f"{what}: top-1 error {scores.error(1):.1f}%, top-5 error {scores.error(5):.1f}%",
-            flush=True,
-        )
+        errors = "top-1 error {top1:.1f}%, top-5 error {top5:.1f}%".format(**scores.metrics())
+        print(f"{what}: {errors}", flush=True)
 
     weights = normalised(args.weights, len(args.scores))
     fused = fuse(load(), weights)
     show("fused", fused)
     if args.out:
-        fused.posteriors = fused.posteriors.astype(np.float32)
+        fused.posteriors = replace(fused.posteriors, dtype=np.float32)
         fused.save(args.out)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vgg_mm.arrays import At, Rows
 from vgg_mm.errors import UserError
 from vgg_mm.testing.scores import Scores
 
@@ -33,26 +34,29 @@ def fuse(named: Iterable[tuple[str | Path, Scores]], weights: Sequence[float]) -
     """Averages posteriors, each model's first over its own views and scales.
 
     Args:
-        named: Files' names and their scores; they are taken one after the other, so that a
-            generator need not hold all in memory.
+        named: Files' names and their scores.
         weights: One for each, which sum to 1, see :func:`normalised`.
 
     Returns:
-        Posteriors (N, 1, classes) in float64, with the ``protocols`` of all.
+        Posteriors (N, 1, classes) in float64, averaged as they are read, with the ``protocols`` of
+        all.
 
     Raises:
         UserError: If two were not tested on the same data, see :func:`check_same_data`.
     """
-    first: tuple[str | Path, Scores] | None = None
-    posteriors: np.ndarray | float = 0.0
-    protocols = []
-    for (name, scores), weight in zip(named, weights, strict=True):
-        first = first or (name, replace(scores, posteriors=np.empty(0)))
-        check_same_data(*first, name, scores)
-        posteriors = posteriors + weight * scores.mean()  # (N, classes)
-        protocols += scores.protocols
-    assert first is not None
-    return replace(first[1], posteriors=posteriors[:, None], protocols=protocols)
+    first, *others = named = list(named)
+    for other in others:
+        check_same_data(*first, *other)
+    models = [scores for _, scores in named]
+
+    def average(at: At) -> np.ndarray:
+        means = (weight * scores.mean(at) for weight, scores in zip(weights, models, strict=True))
+        return sum(means)[:, None]
+
+    n, _, classes = models[0].posteriors.shape
+    protocols = sum((scores.protocols for scores in models), [])
+    posteriors = Rows((n, 1, classes), np.float64, average)
+    return replace(models[0], posteriors=posteriors, protocols=protocols)
 
 
 def check_same_data(name: str | Path, scores: Scores, other: str | Path, others: Scores) -> None:

@@ -1,4 +1,4 @@
-"""Tables 3-7 from stored scores, in the paper's layout, with its figures beside ours."""
+"""Tables 3-10 from stored scores and guesses, in the paper's layout, with its figures beside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tools import printing
 from tools.analysis.stored import StoredScores
+from tools.analysis.stored_boxes import StoredGuesses
 from vgg_mm.paper import (
     TABLE_3,
     TABLE_4,
@@ -18,13 +19,18 @@ from vgg_mm.paper import (
     TABLE_6,
     TABLE_7,
     TABLE_7_VGG,
+    TABLE_8,
+    TABLE_9,
+    TABLE_10,
+    BoxRow,
+    BoxSettingRow,
     FusionRow,
     Row,
     Training,
+    box_commands,
     scores_command,
 )
 from vgg_mm.testing.evaluation import VIEWS
-from vgg_mm.testing.scores import Scores
 
 METHODS = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}
 NONE = "-"
@@ -123,6 +129,107 @@ def _figures(ours: Sequence[str], papers: Sequence[float | None]) -> dict[str, s
     return cells
 
 
+def make_box_tables(ours: StoredGuesses) -> list[Table]:
+    """Tables 8-10."""
+    layers = {"fc": "1st and 2nd FC", "all": "all"}
+
+    def line(cells: dict[str, str], row: BoxSettingRow | BoxRow, *figures: float | None) -> Line:
+        """With our error, the paper's and, of Tables 9 and 10, the test set's."""
+        k, error = (1 if isinstance(row, BoxSettingRow) else 5), ours.error(row)
+        errors = (NONE if error is None else f"{error:.1f}", f"{NONE}, server only")
+        cells = cells | _localisation(k, errors, figures)
+        return Line(cells, box_commands(row) if error is None else ())
+
+    fusion = TABLE_9[-1]
+    return [
+        Table(
+            "Table 8: Localisation error for different modifications (S = 384, central crop, true "
+            "class)",
+            [
+                line(
+                    {"Fine-tuned\nlayers": layers[row.trained], "regression\ntype": row.regression},
+                    row,
+                    row.top1,
+                )
+                for row in TABLE_8
+            ],
+        ),
+        Table(
+            "Table 9: Localisation error (dense, PCR, all layers fine-tuned)",
+            [
+                line(
+                    {
+                        "smallest image side\ntrain (S)": "/".join(str(S) for S, _ in row.models),
+                        "\ntest (Q)": "/".join(_sides(Q) for _, Q in row.models),
+                    },
+                    row,
+                    row.val,
+                    row.test,
+                )
+                for row in TABLE_9
+            ],
+        ),
+        Table(
+            "Table 10: Comparison with the state of the art in ILSVRC localisation",
+            [
+                line({"Method": TABLE_10[0][0]}, fusion, *TABLE_10[0][1:]),
+                *(
+                    Line({"Method": method, **_localisation(5, ("", ""), figures)})
+                    for method, *figures in TABLE_10[1:]
+                ),
+            ],
+        ),
+    ]
+
+
+def _localisation(k: int, ours: Sequence[str], papers: Sequence[float | None]) -> dict[str, str]:
+    """Cells of our top-k localisation errors and the paper's: val and, if given, test."""
+    cells = {}
+    for column, own, figure in zip((f"top-{k} val.", f"top-{k} test"), ours, papers, strict=False):
+        cells[f"{column}\nloc. error (%)"] = own
+        cells[f"{column}\nin the paper"] = NONE if figure is None else f"{figure:.1f}"
+    return cells
+
+
+def further_boxes(stored: StoredGuesses) -> list[Table]:
+    """A table of the stored guesses that fill no row of Tables 8 and 9, if there are any."""
+    lines = []
+    for file in (file for file in stored.files if file not in stored.rows.values()):
+        guesses = stored.files[file]
+        (protocol,) = guesses.protocols
+        nets = [protocol, *protocol["others"]]
+        cells = {
+            "file": str(file),
+            "tested": "\n".join(
+                f"{net['config']} (S {_side(net['S'])}, {net['regression']}): Q "
+                f"{_sides(net['scales'])}"
+                for net in nets
+            ),
+            "test": "1, true class" if protocol["test"] == 1 else "2, dense",
+            "top-1 val.\nloc. error (%)": f"{stored.measured(guesses, 1):.1f}",
+            "top-5 val.\nloc. error (%)": f"{stored.measured(guesses, 5):.1f}",
+        }
+        lines.append(Line(cells))
+    return [Table("Further guesses, which fill no row above", lines)] if lines else []
+
+
+def boxes_beside_paper(file: str | Path) -> str:
+    """The paper's error for the protocol of a file of guesses, and what the file's are of.
+
+    Returns:
+        Two lines; nothing where no row of Tables 8 and 9 has the protocol.
+    """
+    stored = StoredGuesses([Path(file)])
+    for row in stored.rows:
+        papers = (
+            f"top-1 {row.top1}% (Table 8)"
+            if isinstance(row, BoxSettingRow)
+            else f"top-5 {row.val}% (Table 9)"
+        )
+        return f"the paper's: {papers}\n{describe_data(stored)}"
+    return ""
+
+
 def _side(S: int | Sequence[int] | None) -> str:
     return f"[{S[0]};{S[1]}]" if isinstance(S, Sequence) else str(S)
 
@@ -139,13 +246,13 @@ def _models(row: FusionRow) -> str:
 def further_table(stored: StoredScores) -> list[Table]:
     """A table of the stored scores that fill no row of Tables 3-7, if there are any."""
     used, lines = stored.used(), []
-    for file in (file for file in stored.files if file not in used):
-        scores = Scores.load(file)
+    for file, scores in ((f, scores) for f, scores in stored.files.items() if f not in used):
+        errors = scores.metrics()
         cells = {
             "file": str(file),
             "tested": "\n".join(map(_protocol, scores.protocols)),
-            "top-1 val.\nerror (%)": f"{scores.error(1):.1f}",
-            "top-5 val.\nerror (%)": f"{scores.error(5):.1f}",
+            "top-1 val.\nerror (%)": f"{errors['top1']:.1f}",
+            "top-5 val.\nerror (%)": f"{errors['top5']:.1f}",
         }
         lines.append(Line(cells))
     return [Table("Further scores, which fill no row above", lines)] if lines else []
@@ -163,8 +270,8 @@ def _protocol(protocol: dict) -> str:
     )
 
 
-def describe_data(stored: StoredScores) -> str:
-    """A line on what the scores are of; empty where there are none."""
+def describe_data(stored: StoredScores | StoredGuesses) -> str:
+    """A line on what is tested; empty where nothing is stored."""
     if not stored.files:
         return ""
     scores = next(iter(stored.files.values()))

@@ -3,7 +3,8 @@
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth photo.jpg
 python tools/analysis/predict.py configs/demo.py work_dirs/demo/epoch_10.pth my_photos --out named
 
-Draws each image with its most probable classes, as a PNG.
+Draws each image with its most probable classes, as a PNG. A config that predicts boxes says where
+the first one is, too: the box's corners in pixels, and its rating.
 """
 
 import os
@@ -54,10 +55,17 @@ def main() -> None:
     failures = []
     for image in images:
         try:
-            top = net.predict(image, args.top)
-            print(image, *(f"{value:8.2%}  {name}" for name, value in top), sep="\n", flush=True)
+            posterior, guesses = net.look(image)
+            top = net.ranked(posterior, args.top)
+            lines = [f"{value:8.2%}  {name}" for name, value in top]
+            box = None
+            if guesses:
+                box = guesses[0].box
+                corners = " ".join(f"{corner:.0f}" for corner in box)
+                lines[0] += f"  at {corners}, rating {guesses[0].rating:.2f}"
+            print(image, *lines, sep="\n", flush=True)
             out = args.out / f"{image.relative_to(folder)}.png"
-            draw(image, top, out, net.classes)
+            draw(image, top, out, net.classes, box)
         except CorruptImageError as error:
             failures.append(str(error))
         except OSError as error:

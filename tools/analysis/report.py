@@ -12,38 +12,49 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from tools.analysis.drawing import legible, show
+from tools.analysis.drawing import draw_box, legible, show
+from tools.analysis.stored_boxes import holds_guesses
+from vgg_mm.testing.localisation import Guesses
 from vgg_mm.testing.scores import Scores
 
 matplotlib.use("Agg")
 RIGHT, WRONG = "#1a7f37", "#c62828"
 
 
-def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> None:
+def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> None:
     """Draws sample validation images with true and predicted class, and the training curves.
 
+    Of guesses it draws the best one's box.
+
     Args:
-        scores: The file that :class:`vgg_mm.SaveScores` wrote.
+        tested: The file that :class:`vgg_mm.SaveScores` or :class:`vgg_mm.SaveGuesses` wrote.
         work_dir: The training's folder, whose logs, of all resumptions, hold the curves.
         out: The PNG to write.
     """
-    saved = Scores.load(scores)
-    posteriors, labels = saved.mean(), saved.labels
+    boxes = holds_guesses(Path(tested))
+    saved = (Guesses if boxes else Scores).load(tested)
+    labels = saved.labels
     families, classes = legible(saved.classes)
+    classes = [name if len(name) <= 15 else f"{name[:12]}..." for name in classes]
     figure = plt.figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(
-        f"{Path(work_dir).name}: {100 - saved.error(1):.1f}% of {len(labels)} validation images "
-        "right (dense evaluation)",
+        f"{Path(work_dir).name}: {100 - saved.metrics()['top1']:.1f}% of {len(labels)} validation "
+        f"images right ({_method(saved)})",
         fontsize=15,
         parse_math=False,
         family=legible([Path(work_dir).name])[0],
     )
     images, plots = figure.subfigures(2, height_ratios=(3, 2))
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
+    shown = shown[np.argsort(labels[shown], kind="stable")]
     cells = images.subplots(3, 8).flat
-    for axes, i in zip(cells, sorted(shown, key=lambda i: labels[i]), strict=False):
+    for axes, i in zip(cells, shown, strict=False):
         show(axes, os.path.join(saved.root, saved.names[i]))
-        _say(axes, posteriors[i], labels[i], classes, families)
+        number, says, right = found(saved, i, classes)
+        truth = "" if number == labels[i] else f"is {classes[labels[i]]}"
+        _say(axes, says, right, truth, families)
+        if isinstance(saved, Guesses):
+            draw_box(axes, saved.boxes[i, 0], RIGHT if right else WRONG)
     for axes in cells:  # fewer than 24 images
         axes.set_axis_off()
 
@@ -60,18 +71,32 @@ def draw_report(scores: str | Path, work_dir: str | Path, out: str | Path) -> No
     plt.close(figure)
 
 
-def _say(
-    axes: Axes, posterior: np.ndarray, label: int, classes: Sequence[str], families: list[str]
-) -> None:
-    predicted = posterior.argmax()
-    says_something = np.isfinite(posterior).all()
-    right = says_something and predicted == label
+def _method(saved: Scores | Guesses) -> str:
+    if isinstance(saved, Scores):
+        return "dense evaluation"
+    true_class = saved.protocols[0]["test"] == 1
+    return f"box of the {'true class, centre crop' if true_class else 'best class, dense'}"
+
+
+def found(saved: Scores | Guesses, i: int, classes: Sequence[str]) -> tuple[int, str, bool]:
+    """What an image is taken for: its best class, this in words, and whether it is right."""
+    if isinstance(saved, Guesses):
+        number, overlap = saved.numbers[i, 0], saved.guesses[i, 0, 6]
+        return number, f"{classes[number]}\nIoU {overlap:.0%}", not saved.wrong(1)[i]
+    posterior = saved.posteriors[i].mean(0, dtype=np.float64)
+    number = posterior.argmax()
+    if not np.isfinite(posterior).all():
+        return number, "no number", False
+    return number, f"{classes[number]} {posterior[number]:.0%}", number == saved.labels[i]
+
+
+def _say(axes: Axes, says: str, right: bool, truth: str, families: list[str]) -> None:
+    """Frames an image, writes above it what the net says, and below it the truth."""
     color = RIGHT if right else WRONG
-    says = f"{classes[predicted]} {posterior[predicted]:.0%}" if says_something else "no number"
     mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
     style = dict(fontsize=10, parse_math=False, family=families)
     axes.set_title(f"{mark} {says}", color=color, **style)
-    axes.set_xlabel("" if right else f"is {classes[label]}", **style)
+    axes.set_xlabel(truth, **style)
     axes.set(xticks=[], yticks=[])
     plt.setp(axes.spines.values(), color=color, linewidth=2)
 

@@ -6,7 +6,8 @@ python tools/analysis/score_map.py configs/vgg16_d_jitter.py best.pth photo.jpg 
 Each row is one of the most probable classes, each column a test scale Q. The posterior (soft-max
 over the classes at a position) is drawn where the net looked: in the middle of the window that fc6
 saw, pixel 32 j + 16 k of the rescaled image for position j and a kernel of side k, and not
-stretched to the image's edges, near which no window is centred. The larger Q, the finer the map.
+stretched to the image's edges, near which no window is centred. The larger Q, the finer the map. Of
+a config that predicts boxes the map is its classifier's, and the boxes are drawn over it.
 """
 
 from pathlib import Path

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tools.analysis.drawing import legible
+from tools.analysis.drawing import draw_box, legible, resized
 from vgg_mm.api import Net
 from vgg_mm.data import read_image, rescale
 
@@ -58,6 +58,9 @@ def draw_score_maps(
 ) -> list[tuple[str, float]]:
     """Draws the score maps of an image's most probable classes: a row a class, a column a scale.
 
+    Of a config that predicts boxes the class's box is drawn over its row, once it is among the five
+    that it looks for.
+
     Args:
         net: The net; its protocol chooses the classes.
         image: The image's file.
@@ -72,7 +75,8 @@ def draw_score_maps(
         UserError: As :meth:`vgg_mm.Net.score_map` does.
         OSError: If the PNG cannot be written.
     """
-    posterior = net.posteriors(image, scales=scales)[0].mean(0)
+    posterior, guesses = net.look(image, scales)
+    boxes = {guess.label: guess.box for guess in guesses}
     values, labels = (x[:top].tolist() for x in posterior.sort(descending=True, stable=True))
     named = [(net.classes[label], value) for label, value in zip(labels, values, strict=True)]
     original = read_image(str(image))
@@ -80,7 +84,7 @@ def draw_score_maps(
         (rescale(original, Q)[..., ::-1], posteriors.numpy())
         for Q, posteriors in zip(scales or net.scales, net.score_map(image, scales), strict=True)
     ]
-    kernel, stride = net.model.head.fc6.kernel_size[0], net.model.backbone.stride
+    kernel, stride = net.namer.head.fc6.kernel_size[0], net.namer.backbone.stride
 
     finest = max((rgb for rgb, _ in maps), key=len)
     height, width = (3 * side / max(finest.shape) for side in finest.shape[:2])  # inches
@@ -102,6 +106,9 @@ def draw_score_maps(
             shown = axes.imshow(placed, vmin=0, vmax=1, alpha=0.6, cmap="viridis")
             title = f"Q = {min(rgb.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
             axes.set_title(title, **style)
+        for axes, shape in zip(row, [finest.shape, *(rgb.shape for rgb, _ in maps)], strict=True):
+            if label in boxes:
+                draw_box(axes, resized(boxes[label], original.shape, shape), "#c62828")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=grid, label="posterior", location="bottom", aspect=40)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.analysis.fusion import check_same_data, fuse
+from vgg_mm.arrays import At, Rows
 from vgg_mm.errors import UserError
 from vgg_mm.paper import ROWS, TRAININGS, FusionRow, Row, Training, config_name, scaled
 from vgg_mm.testing.evaluation import VIEWS
@@ -38,15 +39,14 @@ class StoredScores:
     """Files of scores of one data set, from which the tables' rows take what they average.
 
     A row is filled when its net's files, all of one checkpoint, hold every pair of a view and a
-    scale that it averages; several files may share them. Of a file only what its row needs is
-    kept in memory, while the row is computed.
+    scale that it averages; several files may share them. The posteriors stay on the disk.
 
     Args:
         files: Files that ``tools/test.py --out`` wrote.
         crop: The crops' side: the paper's S and Q count in its ratio to 224.
 
     Attributes:
-        files: Each file's scores, without the posteriors.
+        files: Each file's scores.
 
     Raises:
         UserError: If a file is none of ours, two are of different data, or two of one net are of
@@ -61,7 +61,7 @@ class StoredScores:
         self._checkpoints: dict[Training, tuple[Path, str]] = {}
         self._shown: dict[Row | FusionRow, tuple[str, str]] = {}
         for file in files:
-            scores = replace(Scores.load(file), posteriors=np.empty(0))
+            scores = Scores.load(file)
             check_same_data(*next(iter(self.files.items()), (file, scores)), file, scores)
             self.files[file] = scores
             if len(scores.protocols) == 1:
@@ -104,8 +104,8 @@ class StoredScores:
     def shown(self, row: Row | FusionRow) -> tuple[str, str]:
         """The cells of the top-1 and top-5 error of a row that lacks nothing."""
         if row not in self._shown:
-            scores = self.scores(row)
-            self._shown[row] = f"{scores.error(1):.1f}", f"{scores.error(5):.1f}"
+            errors = self.scores(row).metrics()
+            self._shown[row] = f"{errors['top1']:.1f}", f"{errors['top5']:.1f}"
         return self._shown[row]
 
     def scores(self, row: Row | FusionRow) -> Scores:
@@ -127,9 +127,14 @@ class StoredScores:
         for pair in pairs:
             file, v = self._sources[pair]
             parts[file].append(v)
-        total = sum(
-            Scores.load(file).posteriors[:, vs].sum(1, dtype=np.float64, keepdims=True)
-            for file, vs in parts.items()
-        )
+
+        def average(at: At) -> np.ndarray:
+            total = sum(
+                self.files[file].posteriors[at][:, vs].sum(1, dtype=np.float64, keepdims=True)
+                for file, vs in parts.items()
+            )
+            return total / sum(map(len, parts.values()))
+
         same = next(iter(self.files.values()))
-        return replace(same, posteriors=total / sum(map(len, parts.values())))
+        n, _, classes = same.posteriors.shape
+        return replace(same, posteriors=Rows((n, 1, classes), np.float64, average))

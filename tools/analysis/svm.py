@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from joblib import effective_n_jobs
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
@@ -20,11 +21,14 @@ from sklearn.svm import LinearSVC
 
 from tools.analysis.drawing import legible
 from tools.analysis.fusion import check_same_data
+from vgg_mm.arrays import BLOCK, At, Rows
 from vgg_mm.data import read_image
 from vgg_mm.errors import UserError
 from vgg_mm.testing.features import Features
 
 C = [0.01, 0.1, 1, 10, 100]  # the penalties to choose from
+BYTES = 4 + 8 + 16  # of a number: ours, scikit-learn's float64, liblinear's with its position
+Array = np.ndarray | Rows
 
 # Labels (n,) and the images' positions (n,) in the data set -> pairs of what to train on and what
 # to test on, both as indices of the n.
@@ -32,7 +36,9 @@ Split = Callable[[np.ndarray, np.ndarray], Iterable[tuple[np.ndarray, np.ndarray
 
 
 def load(paths: Sequence[str | os.PathLike]) -> Features:
-    """Reads the features of a data set; those of several nets or layers are stacked (late fusion).
+    """The features of a data set; those of several nets or layers are stacked (late fusion).
+
+    They stay on the disk until an SVM asks for some.
 
     Raises:
         UserError: If a file is missing or none of ours, holds what is no number, or they are of
@@ -47,8 +53,13 @@ def load(paths: Sequence[str | os.PathLike]) -> Features:
             )
     for other in others:
         check_same_data(*first, *other)
-    stacked = np.concatenate([f.features for _, f in files], axis=1, dtype=np.float32)
-    return replace(first[1], features=stacked)
+    parts = [features.features for _, features in files]
+
+    def stacked(at: At) -> np.ndarray:
+        return np.concatenate([part[at] for part in parts], axis=1)
+
+    shape = len(parts[0]), sum(part.shape[1] for part in parts)
+    return replace(first[1], features=Rows(shape, np.float32, stacked))
 
 
 def pixels(features: Features, side: int) -> Features:
@@ -84,14 +95,21 @@ def joined(train: Features, test: Features) -> tuple[Features, Split]:
             f"the two parts have {train.features.shape[1]} and {test.features.shape[1]} dimensions:"
             " extract both with the same net, layer and scales."
         )
+    n = len(train.names)
+
+    def features(at: np.ndarray) -> np.ndarray:
+        first, found = at < n, np.empty((len(at), train.features.shape[1]), np.float32)
+        found[first] = train.features[at[first]]
+        found[~first] = test.features[at[~first] - n]
+        return found
+
     both = Features(
-        np.concatenate([train.features, test.features]),
+        Rows((n + len(test.names), train.features.shape[1]), np.float32, features),
         labels=np.concatenate([train.labels, test.labels]),
         names=np.concatenate([train.names, test.names]),
         classes=train.classes,
         root=train.root,
     )
-    n = len(train.names)
     return both, lambda _, at: [(np.flatnonzero(at < n), np.flatnonzero(at >= n))]
 
 
@@ -149,7 +167,8 @@ def evaluate(features: Features, split: Split) -> Result:
     classes of their average precision; images that are "difficult" for a class are left out.
 
     Raises:
-        UserError: If a class has less than 2 images to train on, or none to test on.
+        UserError: If a class has less than 2 images to train on, or none to test on, or the memory
+            is too small.
     """
     return (_one_label if features.labels.ndim == 1 else _multi_label)(features, split)
 
@@ -159,9 +178,9 @@ def _one_label(features: Features, split: Split) -> Result:
     splits = list(split(y, np.arange(len(y))))
     confusions = []
     for train, test in _track(splits, "Splits"):
-        svm = _fit(x[train], y[train], classes, "balanced_accuracy")
+        svm = _fit(x, train, y[train], classes, "balanced_accuracy")
         _check_test(y[test], classes)
-        confusions.append(confusion_matrix(y[test], svm.predict(x[test])))
+        confusions.append(confusion_matrix(y[test], _each(svm.predict, x, test)))
     accuracies = [np.diag(counts) / counts.sum(1) for counts in confusions]
     measures = {"mean class accuracy": 100 * np.mean(accuracies, 1)}
     return Result(measures, classes, confusion=np.sum(confusions, 0))
@@ -175,9 +194,9 @@ def _multi_label(features: Features, split: Split) -> Result:
         y, names = (labels[at] > 0).astype(int), (f"not {name}", name)
         of_class = []
         for train, test in split(y, at):
-            svm = _fit(x[at[train]], y[train], names, "average_precision")
+            svm = _fit(x, at[train], y[train], names, "average_precision")
             _check_test(y[test], names)
-            scores = svm.decision_function(x[at[test]])
+            scores = _each(svm.decision_function, x, at[test])
             of_class.append(average_precisions(y[test], scores))
         precisions.append(of_class)
     area, eleven = 100 * np.moveaxis(precisions, 2, 0)  # (classes, splits) each
@@ -204,8 +223,16 @@ def average_precisions(relevant: np.ndarray, scores: np.ndarray) -> tuple[float,
     return at_hits.mean(), at_hits[first].mean()
 
 
-def _fit(x: np.ndarray, y: np.ndarray, names: Sequence[str], scoring: str) -> GridSearchCV:
-    """An SVM with the C that is best in cross-validation."""
+def _each(function: Callable[[np.ndarray], np.ndarray], x: Array, at: np.ndarray) -> np.ndarray:
+    """What a function says of the rows ``at``, a block at a time."""
+    parts = np.array_split(at, -(-len(at) * x.shape[1] // BLOCK))
+    return np.concatenate([function(x[part]) for part in parts])
+
+
+def _fit(
+    x: Array, at: np.ndarray, y: np.ndarray, names: Sequence[str], scoring: str
+) -> GridSearchCV:
+    """An SVM of the rows ``at``, their classes y, with the C that is best in cross-validation."""
     counts = np.bincount(y, minlength=len(names))
     rarest = counts.argmin()
     if counts[rarest] < 2:
@@ -213,12 +240,30 @@ def _fit(x: np.ndarray, y: np.ndarray, names: Sequence[str], scoring: str) -> Gr
             f"'{names[rarest]}' has {counts[rarest]} image(s) to train on, and C is chosen by "
             "cross-validation: give it 2 or more."
         )
+    jobs = effective_n_jobs(None)
+    needed, free = BYTES * len(at) * x.shape[1] * jobs / 1e9, free_memory() / 1e9
+    if needed > free:
+        raise UserError(
+            f"an SVM of {len(at)} images with {x.shape[1]} numbers each takes {needed:.1f} GB with "
+            f"--jobs {jobs}, and {free:.1f} GB are free: use fewer images (--per-class), fewer "
+            "--jobs, or shorter features (one file, without --stack)."
+        )
     inner = StratifiedKFold(min(3, counts[rarest]), shuffle=True, random_state=0)
     search = GridSearchCV(LinearSVC(random_state=0), {"C": C}, scoring=scoring, cv=inner)
     with warnings.catch_warnings():
         # Where C is too large to converge, cross-validation finds another.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return search.fit(x, y)
+        return search.fit(x[at], y)
+
+
+def free_memory() -> float:
+    """The bytes that may be had without swapping; where the system does not say, all there are."""
+    try:
+        with open("/proc/meminfo") as file:
+            (kib,) = (line.split()[1] for line in file if line.startswith("MemAvailable:"))
+        return 1024 * int(kib)
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_test(y: np.ndarray, names: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 python tools/benchmarks/benchmark.py testing [--json FILE]
 python tools/benchmarks/benchmark.py training [--json FILE]
+python tools/benchmarks/benchmark.py perceptual [--json FILE]
 python tools/benchmarks/benchmark.py input [--data FOLDER] [--json FILE]
+python tools/benchmarks/benchmark.py stores [--images N] [--json FILE]
 
 Each tells its own arguments with --help.
 """
@@ -18,7 +20,8 @@ def main() -> None:
     args = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    args.add_argument("name", choices=["testing", "training", "input"])
+    names = ["testing", "training", "input", "stores", "perceptual"]
+    args.add_argument("name", choices=names)
     args.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own")
     args = args.parse_args()
     import_module(f"tools.benchmarks.{args.name}").main(args.arguments)

@@ -4,17 +4,18 @@ from .boxes import FolderBoxes, ImageNetBoxes
 from .collate import collate_crops
 from .folders import Folders, ImageNet
 from .images import CorruptImageError, LoadImage, decode, decode_cut, max_pixels, read_image
-from .lists import VOCList
 from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
 from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
-from .transforms import CenterCrop, DrawLighting, MultiScale, Rescale, rescale
+from .transforms import CenterCrop, CutBox, DrawLighting, MultiScale, Rescale, rescale
+from .voc import VOCList
 
 __all__ = [
     "CenterCrop",
     "CorruptImageError",
     "Crop",
+    "CutBox",
     "DrawLighting",
     "EpochSampler",
     "FolderBoxes",

@@ -274,7 +274,8 @@ def _described(data: bytes) -> tuple[int, int, str]:
 class LoadImage(BaseTransform):
     """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
 
-    An image that is already there stays, as mmpretrain's inferencer loads by itself.
+    Where ``img_path`` names a part of an image, ``file`` is what to read. An image that is already
+    there stays, as mmpretrain's inferencer loads by itself.
 
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
@@ -291,7 +292,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Adds ``img``, ``img_shape`` and ``ori_shape``."""
         if "img" not in results:
-            results["img"] = self._read(results["img_path"])
+            results["img"] = self._read(results.get("file", results["img_path"]))
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 

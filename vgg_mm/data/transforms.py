@@ -155,6 +155,30 @@ class CenterCrop(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class CutBox(BaseTransform):
+    """Cuts out the one box of a sample, in whole pixels: a person, to be described (Appendix B)."""
+
+    def transform(self, results: dict) -> dict:
+        """Cuts ``img`` to ``gt_bboxes`` (1, 4).
+
+        Raises:
+            UserError: If the sample has no box, or several.
+            CorruptImageError: If the box is outside of the image.
+        """
+        boxes, name = results.get("gt_bboxes", ()), results.get("img_path", "the image")
+        if len(boxes) != 1:
+            raise UserError(
+                f"{name} has {len(boxes)} boxes to cut out, and 1 is wanted: use a list that names "
+                "an image's thing in every line, as VOC's of actions."
+            )
+        h, w = results["img"].shape[:2]
+        x1, y1, x2, y2 = np.rint(boxes[0]).astype(int).clip(0, [w, h, w, h])
+        if x1 >= x2 or y1 >= y2:
+            raise CorruptImageError(f"{name}: the box {boxes[0].tolist()} is not in {w}x{h}.")
+        return put(results, results["img"][y1:y2, x1:x2])
+
+
+@TRANSFORMS.register_module()
 class DrawLighting(BaseTransform):
     """Draws a shift of the colour along the data's principal components (Sec. 3.1; AlexNet).
 

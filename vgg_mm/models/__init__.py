@@ -3,6 +3,7 @@
 from .box_head import BoxHead
 from .head import FC, VGGFC, VGGHead, VGGNeck
 from .init import Glorot
+from .perceptual import PerceptualLoss
 from .preprocessor import VGGPreprocessor
 from .vgg import VGG
 
@@ -10,6 +11,7 @@ __all__ = [
     "BoxHead",
     "FC",
     "Glorot",
+    "PerceptualLoss",
     "VGG",
     "VGGFC",
     "VGGHead",

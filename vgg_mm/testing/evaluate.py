@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vgg_mm.paper import stages
 from vgg_mm.registry import DATASETS, MODELS
 from vgg_mm.signals import outlive
 from vgg_mm.testing.evaluation import Evaluation
+from vgg_mm.testing.localisation import Localizer, net_protocol
 from vgg_mm.testing.scores import file_sha256, parts_folder
 from vgg_mm.weights.checkpoint import read_checkpoint
 
@@ -39,6 +41,11 @@ def multi_scale(cfg: Config) -> ConfigDict:
     return found[0]
 
 
+def finds_boxes(cfg: Config) -> bool:
+    """Whether the config's net predicts boxes, so that its tests are :func:`localise`'s."""
+    return (cfg.get("tta_model") or {}).get("type") == "vgg_mm.Localizer"
+
+
 def check_protocol(cfg: Config) -> Evaluation:
     """Looks whether :func:`evaluate` can test the config's net; a training does it at its start.
 
@@ -51,7 +58,10 @@ def check_protocol(cfg: Config) -> Evaluation:
     multi_scale(cfg)
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
     with torch.device("meta"):
-        return MODELS.build(dict(**cfg.tta_model, module=cfg.model))
+        model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
+    if isinstance(model, Localizer):
+        model.check_files()
+    return model
 
 
 def evaluate(
@@ -75,9 +85,63 @@ def evaluate(
         UserError: If the checkpoint does not load safely, or does not fit the config's net, input
             or classes.
     """
+    if finds_boxes(cfg):
+        return localise(cfg, checkpoint, out, true_class=not names_classes(cfg), few=few)
     check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
     saver = dict(type="vgg_mm.SaveScores", file=str(out), half=half)
     return _run(deepcopy(cfg), checkpoint, saver, dict(type="vgg_mm.ClassesHook"), few=few)
+
+
+def names_classes(cfg: Config) -> bool:
+    """Whether a config of :func:`finds_boxes` says what tells an image's classes: test 2 can be."""
+    return bool(cfg.tta_model.get("scores") or cfg.tta_model.get("classifier"))
+
+
+def localise(
+    cfg: Config, checkpoint: str, out: str | Path, *, true_class: bool = False, few: bool = False
+) -> dict[str, float]:
+    """Tests where a checkpoint finds things (appendix A), by the config's ``tta_model``.
+
+    A test that was interrupted goes on with the images that it lacks.
+
+    Args:
+        cfg: The config, with a :class:`vgg_mm.Localizer`.
+        checkpoint: What the Runner saved.
+        out: Where to write the guesses, see :class:`vgg_mm.testing.Guesses`.
+        true_class: Whether to do test 1, the true class's box on the centre crop, in place of
+            test 2, the whole image and its five best classes.
+        few: As for :func:`evaluate`.
+
+    Returns:
+        ``localisation/top1`` and, of test 2, ``localisation/top5``: errors in %.
+
+    Raises:
+        UserError: If a checkpoint does not load safely, or does not fit its net, input or classes;
+            if the posteriors are of other images or classes, or nothing tells classes; or if test
+            1 is to be at several scales.
+    """
+    check_input(read_checkpoint(checkpoint).get("meta"), cfg.model, checkpoint)
+    cfg = deepcopy(cfg)
+    transform, model = multi_scale(cfg), cfg.tta_model
+    if true_class:
+        if len(transform.scales) > 1:
+            raise UserError(
+                f"test 1 is of a crop at one scale, and there are {len(transform.scales)}: give "
+                "one with --scales."
+            )
+        model.update(true_class=True, scores=None, classifier=None, others=[])
+    elif not names_classes(cfg):
+        raise UserError(
+            "test 2 wants an image's best classes: give --scores FILE, the posteriors of any "
+            "classifier, or --classifier CONFIG CHECKPOINT (tta_model.scores, .classifier)."
+        )
+    else:
+        model["scales"] = [*transform.scales]
+        others = (net.get("scales") or () for net in model.get("others", ()))
+        transform.scales = sorted({*transform.scales, *chain.from_iterable(others)})
+    saver = dict(type="vgg_mm.SaveGuesses", file=str(out))
+    hooks = dict(type="vgg_mm.ClassesHook"), dict(type="vgg_mm.PrepareHook")
+    return _run(cfg, checkpoint, saver, *hooks, few=few)
 
 
 def extract(
@@ -89,6 +153,7 @@ def extract(
     *,
     stack: bool = False,
     half: bool = False,
+    boxes: bool = False,
 ) -> dict[str, float]:
     """Describes the images of a data set by a layer's activations (appendix B).
 
@@ -103,6 +168,7 @@ def extract(
             a classifier the last conv.
         stack: Whether to stack the scales; by default they are averaged.
         half: Whether to store float16 in place of float32.
+        boxes: Whether to describe the box that each sample has in place of its image.
 
     Returns:
         ``features/images`` and ``features/dimensions``, their numbers.
@@ -120,6 +186,9 @@ def extract(
     flip = cfg.tta_model.get("flip", True)
     cfg.tta_model = dict(type="vgg_mm.FeatureExtractor", layer=layer, stack=stack, flip=flip)
     cfg.test_dataloader.dataset = data
+    if boxes:
+        scales = cfg.tta_pipeline.index(multi_scale(cfg))
+        cfg.tta_pipeline.insert(scales, ConfigDict(type="vgg_mm.CutBox"))
     saver = dict(type="vgg_mm.SaveFeatures", file=str(out), half=half)
     return _run(cfg, checkpoint, saver)
 
@@ -128,14 +197,14 @@ def _run(
     cfg: Config, checkpoint: str, saver: dict[str, Any], *hooks: dict, few: bool = False
 ) -> dict[str, float]:
     """Runs ``tta_model`` over ``test_dataloader``, ``saver`` keeping what it finds."""
+    net = net_protocol(cfg)
     protocol = check_protocol(cfg).protocol(
-        config=Path(cfg.filename).stem,
-        arch=cfg.model.backbone.get("arch", cfg.model.backbone.type),
-        S=cfg.get("S"),
+        **{key: net[key] for key in ("config", "arch", "S")},
         scales=multi_scale(cfg).scales,
         checkpoint=str(checkpoint),
         sha256=file_sha256(checkpoint),
     )
+    protocol |= net
     loader = cfg.test_dataloader
     loader.dataset = with_pipeline(loader.dataset, cfg.tta_pipeline)
     tested = loader.dataset.to_dict(), cfg.model.to_dict()

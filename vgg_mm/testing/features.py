@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from vgg_mm.arrays import Rows
 from vgg_mm.errors import UserError, suggest
 from vgg_mm.models import VGG, VGGFC
 from vgg_mm.registry import METRICS, MODELS
@@ -183,7 +184,7 @@ class Features(Stored):
     made_by = "tools/analysis/extract_features.py"
     holds = "features"
 
-    features: np.ndarray
+    features: np.ndarray | Rows
 
     def metrics(self) -> dict[str, float]:
         """``images`` and ``dimensions``, their numbers."""

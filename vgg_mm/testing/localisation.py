@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier, build_classifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from vgg_mm.arrays import blocks
+from vgg_mm.cli.configs import get_config
+from vgg_mm.data.classes import differences, metainfo
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
+from vgg_mm.inputs import check_input
 from vgg_mm.models import VGG, BoxHead, VGGHead
-from vgg_mm.registry import METRICS, MODELS
+from vgg_mm.models.cpu import speed_up
+from vgg_mm.registry import HOOKS, METRICS, MODELS
 from vgg_mm.testing.boxes import THRESHOLD, fits, map_corners, merge, mirrored
 from vgg_mm.testing.evaluation import Evaluation
-from vgg_mm.testing.scores import SaveScores, Scores, Stored
+from vgg_mm.testing.scores import SaveScores, Scores, Stored, file_sha256
+from vgg_mm.weights.checkpoint import check_fit, read_checkpoint
 
 GUESSES = 5  # that ILSVRC allows for an image
 
@@ -51,6 +64,71 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
+class Joined:
+    """A net that joins a test: a config's, with the weights of a checkpoint.
+
+    Args:
+        config: The config's name or path.
+        checkpoint: What the Runner saved.
+        scales: The test scales Q that it runs at; None: all.
+    """
+
+    def __init__(self, config: str, checkpoint: str, scales: Sequence[int] | None = None) -> None:
+        self.cfg = get_config(config)
+        self.checkpoint = checkpoint
+        self.scales = None if scales is None else [*scales]
+        self.net: ImageClassifier = build_classifier(self.cfg.model)
+
+    def load(self, classes: Sequence[str]) -> None:
+        """Loads the weights.
+
+        Args:
+            classes: Those of the test.
+
+        Raises:
+            UserError: If they do not load safely, or are of another net, input or other classes.
+        """
+        saved = read_checkpoint(self.checkpoint)
+        meta = saved.get("meta", {})
+        check_input(meta, self.cfg.model, self.checkpoint)
+        weights = saved.get("state_dict", saved)
+        check_fit(self.net, weights, self.checkpoint)
+        check_classes(self.checkpoint, meta.get("dataset_meta", {}).get("classes", ()), classes)
+        self.net.load_state_dict(weights)
+
+    def protocol(self, scales: Sequence[int]) -> dict[str, Any]:
+        """What it is, for the protocol of a test with images at all the ``scales``."""
+        told = dict(checkpoint=str(self.checkpoint), sha256=file_sha256(self.checkpoint))
+        return net_protocol(self.cfg) | dict(scales=self.scales or [*scales]) | told
+
+
+def net_protocol(cfg: Config) -> dict[str, Any]:
+    """What a config's net is: ``config``, ``arch``, ``S`` and, of one that predicts boxes, how.
+
+    ``regression`` is ``PCR`` or ``SCR``; ``trained`` is ``all`` or ``fc``, as in Table 8.
+    """
+    backbone = cfg.model.backbone
+    arch = backbone.get("arch", backbone.type)
+    told = dict(config=Path(cfg.filename).stem, arch=arch, S=cfg.get("S"))
+    if (cfg.model.get("head") or {}).get("type") == "vgg_mm.BoxHead":
+        told["regression"] = "PCR" if cfg.model.head.get("per_class", True) else "SCR"
+        told["trained"] = "fc" if backbone.get("frozen_stages", 0) == 5 else "all"
+    return told
+
+
+def check_classes(name: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Raises UserError if what is called ``name`` has other classes than a test, or their order.
+
+    Where one does not name its classes, they are taken for the same.
+    """
+    theirs, ours = [*map(str, theirs)], [*ours]
+    if theirs and ours and theirs not in (ours, [*map(str, range(len(ours)))]):
+        raise UserError(
+            differences(name, dict(classes=theirs), "the test", dict(classes=ours))
+            + " All that a test joins must have learned the same classes."
+        )
+
+
 @MODELS.register_module()
 class Localizer(Evaluation):
     """Test 2: nets that predict boxes run over the whole image, and their boxes are merged.
@@ -61,18 +139,23 @@ class Localizer(Evaluation):
     classification net's posterior at the positions that they come from. The best box of a class is
     its guess, clipped to the image.
 
+    With ``true_class`` it is test 1: the box of the true class, on the centre crop of the image at
+    its one scale, as :class:`BoxAccuracy` measures it.
+
     Args:
         module: An ImageClassifier with a :class:`vgg_mm.BoxHead`, or its config.
-        others: Further ones, whose boxes join.
+        others: Further ones, whose boxes join, or of each the arguments of :class:`Joined`.
         classifier: An ImageClassifier with a :class:`vgg_mm.VGGHead` that looks at the same
-            windows, or its config; None: all windows rate equally.
+            windows, or the arguments of :class:`Joined`; None: all windows rate equally.
         scores: The file of posteriors, see :class:`vgg_mm.testing.Scores`; None: the classifier's
             own, dense, averaged over the scales.
         flip: Whether to run over the mirror image, too.
         threshold: Up to which match score boxes merge.
+        scales: The test scales Q that ``module`` runs at, where the others' differ; None: all.
+        true_class: Whether to do test 1; it wants no scores, classifier or others.
 
     Raises:
-        UserError: If a net is of another kind, looks at other windows, or nothing tells classes.
+        UserError: If a net is of another kind, or looks at other windows.
     """
 
     def __init__(
@@ -83,27 +166,98 @@ class Localizer(Evaluation):
         scores: str | None = None,
         flip: bool = True,
         threshold: float = THRESHOLD,
+        scales: Sequence[int] | None = None,
+        true_class: bool = False,
     ) -> None:
         super().__init__(module, flip=flip)
-        self.others = nn.ModuleList(map(_built, others))
-        self.classifier = None if classifier is None else _built(classifier)
+        self.joined = [_joined(net) for net in others]
+        self.raters = [] if classifier is None else [_joined(classifier)]  # one at most
+        self.others = nn.ModuleList(map(_net, self.joined))
+        self.classifier = _net(self.raters[0]) if self.raters else None
         self.threshold = threshold
-        if not (scores or self.classifier):
-            raise UserError("Localizer: scores or a classifier must tell an image's best classes.")
+        self.scales = scales
+        self.true_class = true_class
         self.scores = scores
-        self.best = _best(scores) if scores else {}
-        for net in self.nets:
+        self.best: dict[str, np.ndarray] = {}
+        for net in self.others:
             _check(net, BoxHead, self.module)
+            speed_up(net)
         if self.classifier:
             _check(self.classifier, VGGHead, self.module)
+            speed_up(self.classifier)
 
     def _check_net(self) -> None:
         _check(self.module, BoxHead, self.module)
 
     @property
-    def nets(self) -> list[ImageClassifier]:
-        """The nets that predict boxes."""
-        return [self.module, *self.others]
+    def nets(self) -> list[tuple[ImageClassifier, Sequence[int] | None]]:
+        """The nets that predict boxes, each with its test scales Q, None for all."""
+        others = [getattr(each, "scales", None) for each in self.joined]
+        return list(zip([self.module, *self.others], [self.scales, *others], strict=True))
+
+    def check_files(self) -> None:
+        """Raises UserError if a file is missing that the arguments name."""
+        nets = [each for each in [*self.joined, *self.raters] if isinstance(each, Joined)]
+        files = [*(f"checkpoint {net.checkpoint}" for net in nets)]
+        files += [f"scores {self.scores}"] if self.scores else []
+        for what, _, file in (each.partition(" ") for each in files):
+            if not os.path.isfile(file):
+                raise UserError(
+                    f"no {what} {file}, which test 2 wants: make it, or name another in the "
+                    "config's tta_model (its scores and classifier None: no test 2)."
+                )
+
+    def load(self, classes: Sequence[str]) -> None:
+        """Loads the weights of ``others`` and ``classifier``, where these tell checkpoints.
+
+        Args:
+            classes: The classes of ``module``.
+
+        Raises:
+            UserError: As :meth:`Joined.load`.
+        """
+        for each in [*self.joined, *self.raters]:
+            if isinstance(each, Joined):
+                each.load(classes)
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Reads what a test on a data set needs besides the weights of ``module``.
+
+        Raises:
+            UserError: As :meth:`load`; if ``scores`` are missing, or of other classes or images; or
+                if nothing tells an image's best classes.
+        """
+        classes = metainfo(dataset).get("classes", ())
+        self.load(classes)
+        if self.scores:
+            scores = Scores.load(self.scores)
+            check_classes(self.scores, scores.classes.tolist(), classes)
+            ranked = (
+                np.argsort(-scores.mean(at), 1, kind="stable") for at in blocks(scores.posteriors)
+            )
+            best = np.concatenate([block[:, :GUESSES].copy() for block in ranked])
+            self.best = dict(zip(scores.names.tolist(), best, strict=True))
+            for i in range(len(dataset)):  # type: ignore[arg-type]
+                self._stored(dataset.get_data_info(i)["img_path"])  # type: ignore[attr-defined]
+        elif not (self.classifier or self.true_class):
+            raise UserError("Localizer: scores or a classifier must tell an image's best classes.")
+
+    def protocol(self, scales: Sequence[int], **tested: Any) -> dict[str, Any]:
+        """As :meth:`Evaluation.protocol`, for its own ``scales`` where it has them.
+
+        Besides it tells ``test`` (1 or 2), ``threshold``, lists of ``others`` and ``classifiers``
+        as :meth:`Joined.protocol` does, and ``scores``: ``file``, ``sha256`` and ``protocols``.
+        """
+        told: dict[str, Any] = dict(test=1 if self.true_class else 2, threshold=self.threshold)
+        for key, nets in (("others", self.joined), ("classifiers", self.raters)):
+            told[key] = [each.protocol(scales) for each in nets if isinstance(each, Joined)]
+        told["scores"] = None
+        if self.scores:
+            protocols = Scores.load(self.scores).protocols
+            told["scores"] = dict(
+                file=str(self.scores), sha256=file_sha256(self.scores), protocols=protocols
+            )
+        return super().protocol(self.scales or scales, **tested) | told
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
@@ -116,25 +270,53 @@ class Localizer(Evaluation):
 
         Returns:
             The N samples with ``guesses`` (G, 7), see :class:`Guesses`; G is five, or the classes'
-            number if that is less.
+            number if that is less. Without ``scores``, also with the classifier's ``posteriors``
+            (V, classes) at each scale, and their average ``pred_score`` (classes,).
         """
         for i, sample in enumerate(data["data_samples"]):
+            images = [each[i] for each in data["inputs"]]
             with blamed(sample.get("img_path", "an image")):
-                guesses = self._guess([images[i] for images in data["inputs"]], sample)
+                guesses = self._on_crop(images, sample) if self.true_class else None
+                guesses = self._guess(images, sample) if guesses is None else guesses
+            truth, label = sample.get("gt_bboxes"), sample.get("gt_label")
+            if truth is not None and label is not None:
+                guesses[:, 6] = fits(int(label), _array(truth), guesses[:, 0], guesses[:, 1:5])
             sample.set_field(torch.from_numpy(guesses), "guesses")
         return data["data_samples"]
 
+    def _on_crop(self, images: list[Tensor], sample: DataSample) -> np.ndarray:
+        """Test 1, an image at its one scale -> (1, 7)."""
+        (image,), net, label = images, self.module, int(sample.gt_label)
+        side, (h, w) = net.head.crop_size, image.shape[1:]
+        if min(h, w) < side:
+            raise UserError(
+                f"an image of {w}x{h} is smaller than the crop of {side}: use a scale Q >= {side}."
+            )
+        top, left = (h - side) // 2, (w - side) // 2
+        crop = image[None, :, top : top + side, left : left + side]
+        boxes = net.head(net.extract_feat(net.data_preprocessor({"inputs": crop})["inputs"]))[0]
+        box = net.head.pixels(boxes[label if len(boxes) > 1 else 0])
+        guess = np.full((1, 7), np.nan, np.float32)
+        guess[0, 0], guess[0, 5] = label, 1
+        guess[0, 1:5] = _array(_in_file(box, left, top, (h, w), sample.ori_shape))
+        return guess
+
     def _guess(self, images: list[Tensor], sample: DataSample) -> np.ndarray:
-        """An image at every scale -> (G, 7)."""
+        """Test 2, an image at every scale -> (G, 7)."""
         posteriors = [self._posteriors(image) for image in images]  # of each (views, K, h, w)
         if self.scores:
             classes = self._stored(sample.img_path)
         else:
-            mean = torch.stack([p.mean((0, 2, 3)) for p in posteriors if p is not None]).mean(0)
+            means = torch.stack([p.mean((0, 2, 3)) for p in posteriors if p is not None])
+            mean = means.mean(0)
+            sample.set_field(means, "posteriors")
+            sample.set_pred_score(mean)
             classes = mean.argsort(descending=True, stable=True)[:GUESSES].cpu().numpy()
         boxes, ratings = [], []
         for image, p in zip(images, posteriors, strict=True):
-            for net in self.nets:
+            for net, scales in self.nets:
+                if scales is not None and min(image.shape[1:]) not in scales:
+                    continue
                 found = self._boxes(net, image, classes, sample.ori_shape)  # (views, G, hw, 4)
                 boxes.append(found)
                 ratings.append(
@@ -149,11 +331,6 @@ class Localizer(Evaluation):
             merged, rated = merge(b, r, self.threshold)
             if len(merged):
                 guess[1:5], guess[5] = merged[0].clip(0, [w, h, w, h]), rated[0]
-        truth, label = sample.get("gt_bboxes"), sample.get("gt_label")
-        known = truth is not None and label is not None
-        guesses[:, 6] = (
-            fits(int(label), _array(truth), classes, guesses[:, 1:5]) if known else np.zeros(1)
-        )
         return guesses
 
     def _stored(self, path: str) -> np.ndarray:
@@ -194,12 +371,31 @@ class Localizer(Evaluation):
         boxes = map_corners(net.head, maps, net.backbone.stride)
         boxes = torch.cat([boxes[:1], mirrored(boxes[1:], seen[1])])
         h, w = image.shape[1:]
-        corner = boxes.new_tensor([(w - seen[1]) // 2, (h - seen[0]) // 2] * 2)
-        return (boxes + corner) * boxes.new_tensor([shape[1] / w, shape[0] / h] * 2)
+        return _in_file(boxes, (w - seen[1]) // 2, (h - seen[0]) // 2, (h, w), shape)
 
 
-def _built(net: dict | ImageClassifier) -> ImageClassifier:
-    return net if isinstance(net, nn.Module) else build_classifier(net)
+def _in_file(
+    boxes: Tensor, left: int, top: int, scaled: tuple[int, int], shape: tuple[int, int]
+) -> Tensor:
+    """Boxes (..., 4) of a part of a rescaled image, in pixels of the file.
+
+    Args:
+        boxes: In the part's pixels.
+        left: Where the part begins.
+        top: Likewise.
+        scaled: The rescaled image's size (H, W).
+        shape: The file's.
+    """
+    ratios = [shape[1] / scaled[1], shape[0] / scaled[0]]
+    return (boxes + boxes.new_tensor([left, top] * 2)) * boxes.new_tensor(ratios * 2)
+
+
+def _joined(net: Mapping | ImageClassifier) -> Joined | ImageClassifier:
+    return net if isinstance(net, nn.Module) else Joined(**net)
+
+
+def _net(net: Joined | ImageClassifier) -> ImageClassifier:
+    return net.net if isinstance(net, Joined) else net
 
 
 def _check(net: ImageClassifier, kind: type[nn.Module], like: ImageClassifier) -> None:
@@ -227,11 +423,16 @@ def _windows(net: ImageClassifier) -> tuple[int, int]:
     return net.backbone.stride * net.head.fc6.kernel_size[0], net.backbone.stride
 
 
-def _best(file: str) -> dict[str, np.ndarray]:
-    """The five best classes of every image of a file of posteriors, by its name."""
-    scores = Scores.load(file)
-    best = np.argsort(-scores.mean(), axis=1, kind="stable")[:, :GUESSES]
-    return dict(zip(scores.names.tolist(), best, strict=True))
+@HOOKS.register_module()
+class PrepareHook(Hook):
+    """Has a :class:`Localizer` read its files once the data set has the checkpoint's classes."""
+
+    priority = "VERY_LOW"
+
+    def before_test(self, runner: Runner) -> None:
+        """Calls :meth:`Localizer.prepare`."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.prepare(runner.test_loop.dataloader.dataset)
 
 
 @dataclass
@@ -241,7 +442,8 @@ class Guesses(Stored):
     Args:
         guesses: (N, G, 7), those of an image by their classes' posteriors, the best first: the
             class's number, the box x1, y1, x2, y2 in the file's pixels, its rating, and its overlap
-            with the image's thing of the class that fits best, 0 if the class is another.
+            with the image's thing of the class that fits best, 0 if the class is another. Of test 1
+            the one guess is of the true class.
     """
 
     made_by = "tools/test.py --out"
@@ -274,8 +476,9 @@ class Guesses(Stored):
         return 100 * float(np.mean(wrong if skipped is None else wrong[~skipped]))
 
     def metrics(self) -> dict[str, float]:
-        """``top1`` and ``top5``, the localisation errors in %."""
-        return {f"top{k}": self.error(k) for k in (1, GUESSES)}
+        """``top1`` and, of several guesses, ``top5``: the localisation errors in %."""
+        ks = (1,) if self.guesses.shape[1] == 1 else (1, GUESSES)
+        return {f"top{k}": self.error(k) for k in ks}
 
 
 @METRICS.register_module()
@@ -287,3 +490,18 @@ class SaveGuesses(SaveScores):
 
     default_prefix = "localisation"
     stored = Guesses
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keeps a batch's guesses.
+
+        Raises:
+            UserError: If a sample has no ``gt_bboxes`` to compare them with.
+        """
+        for sample in data_samples:
+            if "gt_bboxes" not in sample:
+                raise UserError(
+                    f"{sample['img_path']} comes without gt_bboxes: test on a data set with boxes, "
+                    "such as vgg_mm.ImageNetBoxes, and have tta_pipeline pack them "
+                    "(algorithm_keys=['gt_bboxes'])."
+                )
+        super().process(data_batch, data_samples)

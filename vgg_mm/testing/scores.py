@@ -8,10 +8,13 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from itertools import count, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -20,6 +23,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
+from vgg_mm.arrays import BLOCK, At, Rows, blocks, read_arrays, write_arrays
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATA_SAMPLERS, METRICS
 from vgg_mm.writing import replacing
@@ -50,7 +54,7 @@ class Protocol:
 
 @dataclass(kw_only=True)
 class Stored:
-    """What a test leaves behind of every image, as a file ``.npz``.
+    """What a test leaves behind of every image, as a file ``.npz``, of which it reads what is used.
 
     Args:
         labels: (N,) class numbers.
@@ -76,13 +80,14 @@ class Stored:
     def no_numbers(self) -> np.ndarray:
         """Whether an image's values hold NaN or an infinity: (N,) bool."""
         values = getattr(self, self.holds)
-        return ~np.isfinite(values).reshape(len(values), -1).all(1)
+        finite = (np.isfinite(values[rows]) for rows in blocks(values))
+        return ~np.concatenate([block.reshape(len(block), -1).all(1) for block in finite])
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays as ``.npz``, whole or not at all."""
         arrays = {**vars(self), "protocols": json.dumps(self.protocols)}
         with replacing(path) as file:
-            np.savez(file, **arrays)
+            write_arrays(file, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -93,11 +98,11 @@ class Stored:
         """
         what = cls.__name__.lower()
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                arrays = {each.name: saved[each.name] for each in fields(cls)}
+            saved = read_arrays(path)
+            arrays: dict[str, Any] = {each.name: saved[each.name] for each in fields(cls)}
         except FileNotFoundError:
             raise UserError(f"no {what} {path}; {cls.made_by} writes them.") from None
-        except (KeyError, ValueError, OSError, EOFError) as error:
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is not a file that {cls.made_by} wrote: {error}") from None
         protocols = json.loads(str(arrays.pop("protocols")))
         return cls(**{**arrays, "root": str(arrays["root"])}, protocols=protocols)
@@ -114,15 +119,16 @@ class Scores(Stored):
     made_by = "tools/test.py --out"
     holds = "posteriors"
 
-    posteriors: np.ndarray
+    posteriors: np.ndarray | Rows
 
     def metrics(self) -> dict[str, float]:
         """``top1`` and ``top5``, the errors in %."""
-        return {f"top{k}": self.error(k) for k in (1, 5)}
+        better = self._better()
+        return {f"top{k}": 100 * float(np.mean(better >= k)) for k in (1, 5)}
 
-    def mean(self) -> np.ndarray:
-        """The posteriors (N, classes), averaged over views and scales."""
-        return self.posteriors.mean(1, dtype=np.float64)
+    def mean(self, rows: At = slice(None)) -> np.ndarray:
+        """The posteriors (n, classes) of some images, averaged over views and scales."""
+        return self.posteriors[rows].mean(1, dtype=np.float64)
 
     def error(self, k: int) -> float:
         """The top-k error in %; a tie, or a score that is no number, is an error."""
@@ -130,10 +136,17 @@ class Scores(Stored):
 
     def wrong(self, k: int) -> np.ndarray:
         """Whether each image is an error of top-k: (N,) bool."""
-        scores = self.mean()
-        own = np.take_along_axis(scores, self.labels[:, None], 1)
-        better = (~(scores < own)).sum(1) - 1
-        return (better >= k) | ~np.isfinite(scores).all(1)
+        return self._better() >= k
+
+    def _better(self) -> np.ndarray:
+        """How many classes beat an image's own or tie: (N,); infinity if a score is no number."""
+        found = []
+        for rows in blocks(self.posteriors):
+            scores = self.mean(rows)
+            own = np.take_along_axis(scores, self.labels[rows, None], 1)
+            better = (~(scores < own)).sum(1) - 1
+            found.append(np.where(np.isfinite(scores).all(1), better, np.inf))
+        return np.concatenate(found)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -143,13 +156,6 @@ def file_sha256(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _parts(folder: Path, *fields: str) -> Iterator[list[np.ndarray]]:
-    """The arrays ``fields`` of every part; the others are not read."""
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as part:
-            yield [part[field] for field in fields]
 
 
 @DATA_SAMPLERS.register_module()
@@ -168,10 +174,11 @@ class RemainingSampler(Sampler):
 
     def __init__(self, dataset: BaseDataset, parts: str, seed: int | None = None) -> None:
         rank, world_size = get_dist_info()
-        done = {name for (names,) in _parts(Path(parts), "names") for name in names.tolist()}
-        remaining = [
-            i for i in range(len(dataset)) if dataset.get_data_info(i)["img_path"] not in done
-        ]
+        kept = (read_arrays(part)["names"].tolist() for part in Path(parts).glob("*.npz"))
+        done = {name for names in kept for name in names}
+        names = [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+        remaining = [i for i, name in enumerate(names) if name not in done]
+        remaining.sort(key=names.__getitem__)  # as in the file: a part then holds neighbours
         self.scored = len(dataset) - len(remaining)
         self.indices = remaining[rank::world_size]
         barrier()  # no process may add parts while another reads them
@@ -219,8 +226,8 @@ class SaveScores(BaseMetric):
             (s["img_path"], np.ravel(s["gt_label"]), s[self.stored.holds].float().cpu().numpy())
             for s in data_samples
         ]
-        now = time.monotonic()
-        if now - self.kept >= max(self.every, (now - self.began) / 100):
+        now, numbers = time.monotonic(), len(self.results) * self.results[-1][2].size
+        if numbers >= BLOCK or now - self.kept >= max(self.every, (now - self.began) / 100):
             self._keep()
             self.kept = now
 
@@ -229,12 +236,8 @@ class SaveScores(BaseMetric):
             names, labels, values = zip(*self.results, strict=True)
             name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
             with replacing(self.parts / f"{name}.npz") as file:
-                np.savez(
-                    file,
-                    names=np.array(names),
-                    labels=np.stack(labels),
-                    values=np.stack(values).astype(self.dtype),
-                )
+                rows = np.array(values, self.dtype)
+                write_arrays(file, dict(names=names, labels=labels, values=rows))
             self.results.clear()
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -247,9 +250,9 @@ class SaveScores(BaseMetric):
         barrier()
         metrics: list[dict[str, float]] = [{}]
         if is_main_process():
-            stored = self._merge(size)
-            stored.save(self.file)
+            self._merge(size).save(self.file)
             shutil.rmtree(self.parts)
+            stored = self.stored.load(self.file)
             if (bad := stored.no_numbers()).any():
                 print_log(
                     f"{bad.sum()} of {size} images have {stored.holds} that are no numbers (NaN or "
@@ -263,30 +266,37 @@ class SaveScores(BaseMetric):
         return metrics[0]
 
     def _merge(self, size: int) -> Stored:
-        """What all parts hold, sorted by name.
+        """What all parts hold, sorted by name; the values are read as they are used.
 
         Raises:
             UserError: If an image is missing or is there twice.
         """
-        parts = _parts(self.parts, "names", "labels", "values")
-        names, labels, values = map(np.concatenate, zip(*parts, strict=True))
-        if len(names) != size or len(set(names.tolist())) != size:
+        rows: list[tuple] = []
+        for path in sorted(self.parts.glob("*.npz")):
+            part = read_arrays(path)
+            rows += zip(part["names"].tolist(), part["labels"].tolist(), repeat(path), count())
+        names, labels, paths, places = zip(*sorted(rows), strict=True)
+        if len(names) != size or len(set(names)) != size:
             raise UserError(
                 f"{self.parts} holds {len(names)} images of {size}: remove it, test anew."
             )
-        order = np.argsort(names)
-        names, labels, values = names[order].tolist(), labels[order], values[order]
+        kept = lru_cache(256)(lambda path: read_arrays(path)["values"])
+
+        def make(at: Any) -> np.ndarray:
+            return np.stack([kept(p)[i].copy() for p, i in zip(paths[at], places[at], strict=True)])
+
+        values = Rows((size, *part["values"].shape[1:]), self.dtype, make)
         root = os.path.commonpath([os.path.dirname(name) for name in names])
         meta = self.dataset_meta or {}
-        numbers = range(values.shape[-1] if self.stored is Scores else int(labels.max()) + 1)
+        each = np.array(labels)
+        numbers = range(values.shape[-1] if self.stored is Scores else each.max() + 1)
         return self.stored(
-            labels=labels if meta.get("multi_label") else labels[:, 0],
+            labels=each if meta.get("multi_label") else each[:, 0],
             names=np.array([os.path.relpath(name, root) for name in names]),
             classes=np.array(meta.get("classes") or [str(number) for number in numbers]),
             root=root,
             protocols=[self.protocol],
-            # A part may have been kept with another dtype.
-            **{self.stored.holds: values.astype(self.dtype, copy=False)},
+            **{self.stored.holds: values},
         )
 
     def compute_metrics(self, results: list) -> dict:

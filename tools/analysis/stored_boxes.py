@@ -1,0 +1,80 @@
+"""Files of guesses, and which row of Tables 8 and 9 each fills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from tools.analysis.fusion import check_same_data
+from vgg_mm.errors import UserError
+from vgg_mm.paper import TABLE_8, TABLE_9, BoxRow, BoxSettingRow, box_config_name
+from vgg_mm.testing.boxes import blacklisted
+from vgg_mm.testing.localisation import Guesses
+
+
+def holds_guesses(file: Path) -> bool:
+    """Whether a file is one of :class:`vgg_mm.testing.Guesses`; reads no array."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            return "guesses" in saved
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False  # who reads it says what it is
+
+
+class StoredGuesses:
+    """Files of guesses of one data set, from which the tables' rows take their errors.
+
+    Args:
+        files: Files that ``tools/test.py --out`` wrote for configs of boxes.
+        blacklist: ILSVRC-2014's list of the validation images that do not count; None: all count.
+
+    Attributes:
+        files: Each file's guesses.
+        rows: The rows that are filled, and by which file.
+
+    Raises:
+        UserError: If a file is none of ours, or two are of different data or fill the same row.
+    """
+
+    def __init__(self, files: Sequence[Path], blacklist: Path | None = None) -> None:
+        self.files: dict[Path, Guesses] = {}
+        self.rows: dict[BoxSettingRow | BoxRow, Path] = {}
+        self.skipped: np.ndarray | None = None
+        for file in files:
+            guesses = Guesses.load(file)
+            check_same_data(*next(iter(self.files.items()), (file, guesses)), file, guesses)
+            self.files[file] = guesses
+            for row in _rows(guesses.protocols[0]):
+                if (other := self.rows.setdefault(row, file)) != file:
+                    raise UserError(
+                        f"{other} and {file} hold guesses of the same row of Table "
+                        f"{8 if isinstance(row, BoxSettingRow) else 9}: give one of them."
+                    )
+            if blacklist and self.skipped is None:
+                self.skipped = blacklisted(guesses.names.tolist(), blacklist)
+
+    def error(self, row: BoxSettingRow | BoxRow) -> float | None:
+        """The row's error in %: top-1 of Table 8, top-5 of Table 9; None where no file fills it."""
+        if (file := self.rows.get(row)) is None:
+            return None
+        return self.measured(self.files[file], 1 if isinstance(row, BoxSettingRow) else 5)
+
+    def measured(self, guesses: Guesses, k: int) -> float:
+        """The top-k error in %, without the images that do not count."""
+        return guesses.error(k, self.skipped)
+
+
+def _rows(protocol: dict) -> Iterable[BoxSettingRow | BoxRow]:
+    """The rows that a protocol is of: one at most."""
+    nets = [protocol, *protocol["others"]]
+    if any(net["arch"] != "D" or net["config"] != box_config_name(net["S"]) for net in nets):
+        return
+    if protocol["test"] == 1:
+        tested = (protocol["S"], protocol["scales"], protocol["trained"], protocol["regression"])
+        yield from (r for r in TABLE_8 if tested == (384, [384], r.trained, r.regression))
+    elif protocol["flip"] and all((n["trained"], n["regression"]) == ("all", "PCR") for n in nets):
+        tested = sorted((net["S"], tuple(sorted(net["scales"]))) for net in nets)
+        yield from (row for row in TABLE_9 if sorted(row.models) == tested)
