@@ -481,6 +481,12 @@ def test_a_net_that_is_not_convolutional_is_told_to_use_crops(pairs):
     with pytest.raises(UserError, match=r"VGG cannot run densely, for it pools its last map to 2"):
         vgg_mm.evaluate(net, pairs, **how)
     assert vgg_mm.evaluate(net, pairs, "crops", **how).posteriors.shape == (4, 1, 5)
+    assert not net.training
+    net.train()
+    with pytest.raises(UserError, match="cannot run densely"):
+        vgg_mm.evaluate(net, pairs, **how)
+    assert net.training
+    net.eval()
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2))
     with pytest.raises(UserError, match="Sequential cannot run densely, for an image of .128, 96"):
         vgg_mm.evaluate(flat, pairs, **how)

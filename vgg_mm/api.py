@@ -6,33 +6,29 @@ net.predict("cat.jpg")
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from inspect import signature
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vgg_mm.cli.configs import get_config
 from vgg_mm.data import ImageNet
-from vgg_mm.data.classes import differences, metainfo, positions
+from vgg_mm.data.classes import differences, of_config, positions
 from vgg_mm.data.given import Images, is_one, samples
 from vgg_mm.data.images import blamed
-from vgg_mm.data.wrappers import levels
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, BoxHead, VGGHead
@@ -70,7 +66,9 @@ class Net:
     """A classifier with the input that it was trained on, and a protocol (Sec. 3.2) to look by.
 
     Images are given as :func:`vgg_mm.data.given.samples` takes them. For one image a method returns
-    what it found, for several a list of that. A side smaller than Q is scaled up to it.
+    what it found, for several a list of that. ``scales`` are the images' shortest sides Q, by
+    default the net's own; a smaller image is scaled up. One that cannot be read, or is too small or
+    too large, is a :class:`vgg_mm.data.CorruptImageError`.
 
     Args:
         model: An ImageClassifier, whose data_preprocessor makes its input of BGR images.
@@ -111,19 +109,17 @@ class Net:
     @property
     def scales(self) -> list[int]:
         """The image's shortest sides Q in pixels, unless a call says otherwise."""
-        return self._multi_scale["scales"]
+        return next(step["scales"] for step in self.pipeline if _is_multi_scale(step))
 
     @property
-    def _multi_scale(self) -> dict[str, Any]:
-        return next(step for step in self.pipeline if step["type"] == "vgg_mm.MultiScale")
+    def arch(self) -> str:
+        """The net's name in Table 1, or else its kind's."""
+        return getattr(self.model.backbone, "arch", type(self.model.backbone).__name__)
 
     def __repr__(self) -> str:
-        arch = getattr(self.model.backbone, "arch", type(self.model.backbone).__name__)
         views = self.protocol.get("views", "dense")
-        return (
-            f"Net({arch}, {len(self.classes)} classes, {self.input.settings()}, {views} at "
-            f"{self.scales})"
-        )
+        told = f"{len(self.classes)} classes, {self.input.settings()}, {views} at {self.scales}"
+        return f"Net({self.arch}, {told})"
 
     def to(self, *args: Any, **kwargs: Any) -> Net:
         """Moves or casts the net as ``nn.Module.to`` does."""
@@ -177,13 +173,10 @@ class Net:
 
     def transform(self, scales: Sequence[int] | None = None) -> Compose:
         """The test-time pipeline at the net's scales, or others."""
-        pipeline = deepcopy(self.pipeline)
-        if scales is not None:
-            for step in pipeline:
-                if step["type"] == "vgg_mm.MultiScale":
-                    step["scales"] = [*scales]
+        chosen = dict(scales=[*(scales or self.scales)])
+        steps = [{**step, **chosen} if _is_multi_scale(step) else step for step in self.pipeline]
         with DefaultScope.overwrite_default_scope("mmpretrain"):
-            return Compose(pipeline)
+            return Compose(steps)
 
     def posteriors(
         self,
@@ -194,17 +187,11 @@ class Net:
     ) -> Tensor:
         """The class posteriors (N, V, classes) of N images by V pairs of a view and a scale.
 
-        Args:
-            images: The images.
-            views: ``"dense"``, ``"crops"`` or ``"both"``; by default the net's own.
-            scales: The shortest sides Q; by default the net's own.
-            batch_size: How many images run together; it changes posteriors by rounding alone.
-
-        Returns:
-            float32 on the CPU, all scales of the first view, then of the second.
+        They are float32 on the CPU, all scales of the first view, then of the second. ``views`` is
+        ``"dense"``, ``"crops"`` or ``"both"``, by default the net's own. ``batch_size`` images run
+        together, which changes posteriors by rounding alone.
 
         Raises:
-            CorruptImageError: If an image cannot be read, or is too small or too large.
             UserError: If they are no numbers.
         """
         found = self._looked(self.evaluation(views), images, scales, batch_size)
@@ -234,18 +221,9 @@ class Net:
         return found
 
     def look(self, images: Images, scales: Sequence[int] | None = None) -> Any:
-        """The probabilities of all classes, and where the most probable ones are.
+        """The probabilities (classes,) of an image, and a list of :class:`Guess`.
 
-        Args:
-            images: The images.
-            scales: The shortest sides Q; by default the net's own.
-
-        Returns:
-            For an image the probabilities (classes,), and a list of :class:`Guess`, the most
-            probable class first, which is empty unless the net's config predicts boxes.
-
-        Raises:
-            UserError: As :meth:`posteriors` does.
+        The most probable class is first in it; it is empty unless the net's config predicts boxes.
         """
         found = self._looked(self.evaluation(), images, scales)
         means = [(posteriors.mean(0), guesses) for posteriors, guesses in found]
@@ -259,20 +237,9 @@ class Net:
         scales: Sequence[int] | None = None,
         batch_size: int = 1,
     ) -> Any:
-        """The most probable classes.
+        """The ``top`` most probable classes of an image: a list of (name, probability).
 
-        Args:
-            images: The images.
-            top: How many classes.
-            views: As :meth:`posteriors` takes it, and so on.
-            scales: Likewise.
-            batch_size: Likewise.
-
-        Returns:
-            For an image, a list of (name, probability), the most probable first.
-
-        Raises:
-            UserError: As :meth:`posteriors` does.
+        What else it takes is as for :meth:`posteriors`.
         """
         posteriors = self.posteriors(images, views, scales, batch_size).mean(1)  # (N, classes)
         named = [self.ranked(each, top) for each in posteriors]
@@ -314,7 +281,6 @@ class Net:
 
         Raises:
             UserError: If the net has no such layer.
-            CorruptImageError: As :meth:`posteriors` does.
         """
         names = [layers] if isinstance(layers, str) else [*layers]
         model = FeatureExtractor(
@@ -348,16 +314,10 @@ class Net:
     def score_map(self, images: Images, scales: Sequence[int] | None = None) -> Any:
         """The posteriors at every position: the score map's soft-max over the classes (Sec. 3.2).
 
-        Args:
-            images: The images.
-            scales: The shortest sides Q; by default the net's own.
-
-        Returns:
-            For an image a list, for each Q (classes, h, w), float32 on the CPU.
+        Of an image it is a list, for each Q (classes, h, w), float32 on the CPU.
 
         Raises:
             UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
-            CorruptImageError: As :meth:`posteriors` does.
         """
         net = self.namer
         for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
@@ -379,18 +339,12 @@ class Net:
     ) -> Any:
         """Where the things are, by a net that predicts boxes (Appendix A).
 
-        Args:
-            images: The images.
-            classifier: The net that tells the best five classes, and rates their boxes; by default
-                the config's, whose further nets' boxes join.
-            scales: The shortest sides Q; by default the net's own.
-
-        Returns:
-            For an image, a list of :class:`Guess`, the most probable class first.
+        The ``classifier`` tells the best five classes, and rates their boxes; by default it is the
+        config's, whose further nets' boxes join. Of an image it is a list of :class:`Guess`, the
+        most probable class first.
 
         Raises:
             UserError: If this net predicts no boxes, or the other one no classes.
-            CorruptImageError: As :meth:`posteriors` does.
         """
         if classifier is None:
             model, classes = self.evaluation(), self.classes
@@ -425,34 +379,20 @@ class Net:
             scales=self.scales,
             classes=self.classes if self.named else None,
         )
-        write_folder(folder, self.model, said, self._card(os.path.basename(folder), scores))
-
-    def _card(self, name: str, scores: Scores | None) -> str:
-        """A model card in the Hub's form."""
-        backbone, flip = self.model.backbone, self.protocol.get("flip", True)
-        lines = [
-            "---\nlibrary_name: vgg_mm\npipeline_tag: image-classification\n---",
-            f"# {name}",
-            f"- net {backbone.arch} of Table 1 (arXiv:1409.1556), conv1_1 of "
-            f"{backbone.conv1_1.out_channels} channels, {len(self.classes)} outputs",
-            f"- input: {self.input.order} from 0 to 255, mean {self.input.mean}, divided by "
-            f"{self.input.std}",
-            f"- protocol: {self.protocol.get('views', 'dense')}, shortest side "
-            f"{', '.join(map(str, self.scales))}{', with the mirror image' if flip else ''}",
-        ]
+        measured = ""
         if scores:
-            how = scores.protocols[0]
-            pairs = zip(how["views"], how["scales"], strict=True)
-            lines += [
-                f"- measured on {len(scores.labels)} images: "
-                f"{', '.join(f'{k} error {v:.2f}%' for k, v in scores.metrics().items())} "
-                f"({', '.join(f'{view} at {Q}' for view, Q in pairs)})"
-            ]
-        use = f'import vgg_mm\nnet = vgg_mm.load("{name}")\nnet.predict("image.jpg")'
-        return "\n".join([*lines[:2], "", *lines[2:], "", "```python", use, "```", ""])
+            errors = ", ".join(f"{k} error {v:.2f}%" for k, v in scores.metrics().items())
+            how = zip(*(scores.protocols[0][key] for key in ("views", "scales")), strict=True)
+            looked = ", ".join(f"{view} at {Q}" for view, Q in how)
+            measured = f"measured on {len(scores.labels)} images: {errors} ({looked})"
+        write_folder(folder, self.model, said, measured)
 
 
 PROTOCOL = {*signature(Evaluation).parameters} - {"module"}
+
+
+def _is_multi_scale(step: Mapping[str, Any]) -> bool:
+    return step["type"] == "vgg_mm.MultiScale"
 
 
 def load(
@@ -501,12 +441,11 @@ def _load(
         return _of_arch(name, weights, given)
     folder = hub_folder(name) if name.startswith("hf://") else name
     if os.path.isdir(folder):
-        said = read_folder(folder)
-        file, given = os.path.join(folder, WEIGHTS), given or said["input"]
-        names = said.get("classes") or ()
+        said, file = read_folder(folder), os.path.join(folder, WEIGHTS)
+        given = given or said["input"]
         if "arch" in said:
-            return _of_arch(said["arch"], file, given, names)
-        return _ours(said["model"], file, given, names, said["protocol"], said["scales"])
+            return _of_arch(said["arch"], file, given, said["classes"])
+        return _ours(said, file, given)
     if "://" not in name and (name.endswith(".py") or not os.path.isfile(name)):
         return _of_config(get_config(name), weights, given)
     if weights is not None:
@@ -516,9 +455,9 @@ def _load(
     if isinstance(text := meta.get("cfg"), str) and text:
         said = read_config(text)
         model = plain_model(said.get("model") or {}, path)
-        steps = [step for step in said.get("tta_pipeline") or () if step.get("scales")]
-        protocol = said.get("tta_model") or {}
-        return _ours(model, path, given, (), protocol, steps[0]["scales"] if steps else None)
+        scales = [step["scales"] for step in said.get("tta_pipeline") or () if step.get("scales")]
+        told = dict(model=model, protocol=said.get("tta_model"), scales=scales and scales[0])
+        return _ours(told, path, given)
     source = open_source(path)
     nets = [meta["arch"]] if meta.get("arch") in TABLE_1 else []
     nets = nets or [arch for arch in TABLE_1 if is_net(source, arch)]
@@ -534,7 +473,7 @@ def _of_arch(
     arch: str,
     weights: str | os.PathLike | None,
     given: Input | None,
-    names: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
 ) -> Net:
     """A net of Table 1, in the sizes of its file."""
     source, backbone, head = None, dict(arch=arch), dict[str, Any]()
@@ -555,7 +494,7 @@ def _of_arch(
         head=dict(type="vgg_mm.VGGHead", **head) if head or source is None else None,
         data_preprocessor=(given or INPUTS["vgg_mm"]).preprocessor(),
     )
-    return _ours(model, source, given, names)
+    return _ours(dict(model=model, classes=classes), source, given)
 
 
 def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | None) -> Net:
@@ -567,7 +506,7 @@ def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | No
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmpretrain")):
         net, config, names = _filled(model, weights, given)
         protocol, pipeline = cfg.tta_model.to_dict(), [each.to_dict() for each in cfg.tta_pipeline]
-        found = Net(net, config, names or _classes(cfg), protocol, pipeline)
+        found = Net(net, config, names or of_config(cfg), protocol, pipeline)
         if finds_boxes(cfg) and protocol.get("classifier"):
             protocol["scores"] = None  # they are of other images
             localizer: Localizer = MODELS.build({**protocol, "module": net}).eval()
@@ -599,21 +538,19 @@ def _filled(
 
 
 def _ours(
-    model: dict[str, Any],
-    weights: str | os.PathLike | Source | None,
-    given: Input | None,
-    names: Sequence[str] = (),
-    protocol: Mapping[str, Any] = MappingProxyType({}),
-    scales: Sequence[int] | None = None,
+    said: Mapping[str, Any], weights: str | os.PathLike | Source | None, given: Input | None
 ) -> Net:
-    """A net of vgg_mm's own parts, by what a file says of its protocol or else the paper's."""
-    net, config, told = _filled(model, weights, given)
+    """A net of vgg_mm's own parts, by what is ``said``, or else the paper's protocol.
+
+    Besides ``model`` that may be ``protocol``, ``scales`` and ``classes``.
+    """
+    net, config, told = _filled(said["model"], weights, given)
     crop = 224 if net.head is None else net.head.fc6.kernel_size[0] * net.backbone.stride
     how = dict(views="dense", flip=True, grid=5, crop_size=crop)
-    how |= {key: value for key, value in protocol.items() if key in PROTOCOL}
-    found = Net(net, config, told or names, how)
-    found._multi_scale["scales"] = [*(scales or [round(crop * 8 / 7)])]  # S = 256, and its like
-    return found
+    how |= {key: v for key, v in (said.get("protocol") or {}).items() if key in PROTOCOL}
+    scales = said.get("scales") or [round(crop * 8 / 7)]  # S = 256, and its like
+    pipeline = [{**step, "scales": scales} if _is_multi_scale(step) else step for step in PIPELINE]
+    return Net(net, config, told or said.get("classes") or (), how, pipeline)
 
 
 def _give(
@@ -635,31 +572,6 @@ def _give(
         raise UserError(f"{weights.path} is incomplete: {found}.")
     net.load_state_dict(found.weights, strict=False)
     return dict(dataset_meta=weights.meta), weights.input
-
-
-def _classes(cfg: Config) -> Sequence[str]:
-    """The names of the config's training data, whose order is the net's, or else of its test data.
-
-    None, with a warning, where neither is here or names its classes.
-    """
-    errors = []
-    for loader in ("train_dataloader", "test_dataloader"):
-        if not (data := cfg.get(loader, {}).get("dataset")):
-            continue
-        data = next(each for each in levels(data) if {"dataset", "datasets"}.isdisjoint(each))
-        try:
-            dataset = DATASETS.build({**data, "pipeline": [], "lazy_init": True})
-            if "classes" not in metainfo(dataset):  # they are its folders
-                dataset.full_init()
-        except UserError as error:
-            errors.append(str(error))
-            continue
-        if classes := metainfo(dataset).get("classes"):
-            return classes
-    reason = errors[0] if errors else "The config's data sets name none."
-    warning = f"classes are numbers, for the weights' file does not name them. {reason}"
-    print_log(warning, "current", logging.WARNING)
-    return ()
 
 
 def evaluate(
@@ -702,18 +614,23 @@ def evaluate(
             or the data's classes are not the net's.
         CorruptImageError: If an image cannot be read, or is too small or too large.
     """
-    training = (model.model if isinstance(model, Net) else model).training
-    net = model if isinstance(model, Net) else _plain(model, input, flip, grid, crop_size)
-    found, evaluation = Labelled(data, net.transform(scales)), net.evaluation(views)
-    if isinstance(evaluation, Localizer):
-        raise UserError("evaluate tests classifiers; tools/test.py tests a config's boxes.")
-    rows = net.numbers_of(found.meta)
-    done: list[DataSample] = []
+    module = model.model if isinstance(model, Net) else model
+    training, done = module.training, list[DataSample]()
     try:
+        if isinstance(model, Net):
+            net = model
+        else:
+            plain = Plain(model, _input(input))
+            how = dict(type=PlainEvaluation, flip=flip, grid=grid, crop_size=crop_size)
+            net = Net(plain, plain.config, protocol=how)
+        found, evaluation = Labelled(data, net.transform(scales)), net.evaluation(views)
+        if isinstance(evaluation, Localizer):
+            raise UserError("evaluate tests classifiers; tools/test.py tests a config's boxes.")
+        rows = net.numbers_of(found.meta)
         for batch in DataLoader(found, batch_size, num_workers=workers, collate_fn=pseudo_collate):
             done += evaluation.test_step(batch)
     finally:
-        net.model.train(training)
+        module.train(training)
     labels = np.array([rows[i] if rows else i for i in (int(each.gt_label) for each in done)])
     posteriors = torch.stack([each.posteriors.float().cpu() for each in done]).numpy()
     outputs = posteriors.shape[-1]
@@ -724,9 +641,7 @@ def evaluate(
         )
     names = [each.img_path for each in done]
     root = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
-    backbone = net.model.backbone
-    arch = getattr(backbone, "arch", type(backbone).__name__)
-    tested = dict(config="", arch=arch, S=None, checkpoint="", sha256="")
+    tested = dict(config="", arch=net.arch, S=None, checkpoint="", sha256="")
     return Scores(
         posteriors=posteriors,
         labels=labels,
@@ -735,14 +650,6 @@ def evaluate(
         root=root,
         protocols=[evaluation.protocol(scales or net.scales, **tested)],
     )
-
-
-def _plain(
-    model: nn.Module, input: Input | str | None, flip: bool, grid: int, crop_size: int
-) -> Net:
-    module = Plain(model, _input(input))
-    how = dict(type=PlainEvaluation, flip=flip, grid=grid, crop_size=crop_size)
-    return Net(module, module.config, protocol=how)
 
 
 def _input(given: Input | str | None) -> Input | None:

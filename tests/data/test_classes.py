@@ -300,7 +300,7 @@ def test_predictions_have_the_names_of_training(tmp_path, monkeypatch):
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "val")
     said = []
-    monkeypatch.setattr("vgg_mm.api.print_log", lambda line, *_: said.append(line))
+    monkeypatch.setattr("vgg_mm.data.classes.print_log", lambda line, *_: said.append(line))
     assert load(narrow(root, tmp_path), tmp_path / "bare.pth").classes == ("0", "1", "2")
     assert re.match("classes are numbers, for .* no images in .*data/train", said[0])
     assert list(load(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures

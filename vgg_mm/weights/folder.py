@@ -113,9 +113,15 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_folder(
-    folder: str | os.PathLike, net: nn.Module, said: Mapping[str, Any], card: str
+    folder: str | os.PathLike, net: nn.Module, said: Mapping[str, Any], measured: str
 ) -> None:
     """Writes a net's weights, its config.json and its README.md, all or nothing.
+
+    Args:
+        folder: Its name.
+        net: The net.
+        said: What :func:`read_folder` returns, the input as a dict.
+        measured: What it reached, for the model card.
 
     Raises:
         UserError: If the folder is there already, or cannot be written.
@@ -125,4 +131,22 @@ def write_folder(
     with new_folder(folder) as place:
         safetensors.save_file(state, place / WEIGHTS, {"format": "pt"})
         (place / CONFIG).write_text(json.dumps(said, indent=1) + "\n")
-        (place / "README.md").write_text(card)
+        (place / "README.md").write_text(_card(Path(folder).name, net, said, measured))
+
+
+def _card(name: str, net: Any, said: Mapping[str, Any], measured: str) -> str:
+    """A model card in the Hub's form."""
+    seen, how, conv = said["input"], said["protocol"], net.backbone.conv1_1
+    lines = [
+        "---\nlibrary_name: vgg_mm\npipeline_tag: image-classification\n---",
+        f"# {name}",
+        "",
+        f"- net {net.backbone.arch} of Table 1 (arXiv:1409.1556), conv1_1 of {conv.out_channels} "
+        f"channels, {net.head.num_classes if net.head else 0} outputs",
+        f"- input: {seen['order']} from 0 to 255, mean {seen['mean']}, divided by {seen['std']}",
+        f"- protocol: {how.get('views', 'dense')}, shortest side "
+        f"{', '.join(map(str, said['scales']))}{', with the mirror image' * how.get('flip', True)}",
+    ]
+    lines += [f"- {measured}"] if measured else []
+    use = f'import vgg_mm\nnet = vgg_mm.load("{name}")\nnet.predict("image.jpg")'
+    return "\n".join([*lines, "", "```python", use, "```", ""])
