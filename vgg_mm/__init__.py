@@ -3,16 +3,29 @@
 ``type='vgg_mm.VGG'`` works in any OpenMMLab config: the registry imports what it needs.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .cli.configs import get_config
 
+if TYPE_CHECKING:
+    from .api import Net, evaluate, load
+    from .models import PerceptualLoss
+
 __version__ = "0.1.0"
-__all__ = ["PerceptualLoss", "get_config"]  # noqa: F822
+__all__ = ["Net", "PerceptualLoss", "evaluate", "get_config", "load"]
+
+# What needs torch, and where it is.
+_LAZY = {"Net": "api", "load": "api", "evaluate": "api", "PerceptualLoss": "models"}
 
 
-def __getattr__(name: str) -> object:
-    """What wants torch is imported when it is asked for."""
-    if name == "PerceptualLoss":
-        return import_module("vgg_mm.models").PerceptualLoss
-    raise AttributeError(f"module 'vgg_mm' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vgg_mm' has no attribute '{name}'")
+    return getattr(import_module(f"vgg_mm.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

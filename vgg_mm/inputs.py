@@ -117,6 +117,11 @@ class Input:
         mean, std = ([round(v * 255 / self.top, 4) for v in x] for x in (self.mean, self.std))
         return f"mean={mean}, std={std}, {rgb}={self.order == 'RGB'}"
 
+    def preprocessor(self) -> dict[str, Any]:
+        """The config of a data_preprocessor that makes it of BGR images."""
+        mean, std = ([v * (255 / self.top) for v in x] for x in (self.mean, self.std))
+        return dict(type="vgg_mm.VGGPreprocessor", mean=mean, std=std, to_rgb=self.order == "RGB")
+
     @property
     def mean_rgb(self) -> list[float]:
         """The mean of (R, G, B) from 0 to 255."""

@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,3 +45,29 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with replacing(path) as file:
         file.write(text.encode())
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder beside ``path`` to write files to, which becomes it once all are written.
+
+    Raises:
+        UserError: If ``path`` is there already and not empty, or the disk is full or refuses;
+            nothing is left then.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} is there already: name another folder, or remove it.")
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            for each in aside.iterdir():
+                with open(each, "rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror or error}).") from None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -20,7 +21,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from tools.analysis.predictor import Predictor
+from vgg_mm.api import load
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_images, hidden
@@ -287,20 +288,22 @@ def test_a_class_without_pictures_to_train_on_is_an_error(tmp_path, told):
     assert "no picture to train on of 2 class(es): dog, horse." in told
 
 
-def test_predictions_have_the_names_of_training(tmp_path):
+def test_predictions_have_the_names_of_training(tmp_path, monkeypatch):
     root = tree(tmp_path / "data", train=CLASSES, val=CLASSES[1:])
     order = ["horse", "cat", "dog"]
     cfg = narrow(root, tmp_path, **{f"{TRAIN}.classes": order})
     colours = torch.stack([torch.eye(3)[2 - CLASSES.index(name)] for name in order]) / 20
     torch.save({"head.fc.weight": colours, "head.fc.bias": torch.zeros(3)}, tmp_path / "bare.pth")
-    predictor = Predictor(cfg, tmp_path / "bare.pth")
+    net = load(cfg, tmp_path / "bare.pth")
     for name in CLASSES:
-        assert predictor.top(root / "train" / name / "1.jpg", 1)[0][0] == name
+        assert net.predict(root / "train" / name / "1.jpg", 1)[0][0] == name
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "val")
-    with pytest.raises(UserError, match="does not name its classes. no images in .*data/train"):
-        Predictor(narrow(root, tmp_path), tmp_path / "bare.pth")
-    assert list(Predictor(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures
+    said = []
+    monkeypatch.setattr("vgg_mm.data.classes.print_log", lambda line, *_: said.append(line))
+    assert load(narrow(root, tmp_path), tmp_path / "bare.pth").classes == ("0", "1", "2")
+    assert re.match("classes are numbers, for .* no images in .*data/train", said[0])
+    assert list(load(cfg, tmp_path / "bare.pth").classes) == order  # which wants no pictures
 
 
 # Hidden entries and endings.

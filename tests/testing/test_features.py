@@ -68,9 +68,7 @@ def by_hand(net, picture, layer, scales=(64, 97)):
     """Each scale's activations (channels,), averaged over space and the mirror image."""
     described = []
     for Q in scales:
-        image = whole_strides(
-            rescale(read_image(str(picture)), Q), 16 if layer == "conv4_2" else 32
-        )
+        image = whole_strides(rescale(read_image(str(picture)), Q))
         image = torch.from_numpy(image).permute(2, 0, 1)
         x = net.data_preprocessor(dict(inputs=image[None]))["inputs"]
         halves = []
@@ -211,7 +209,9 @@ def test_two_processes_extract_the_same_file_as_one(cfg, checkpoint, folder, tmp
 
 
 def test_a_layer_that_is_not_there(net):
-    with pytest.raises(UserError, match=r"no layer conv5_3.*conv5_2, fc6, fc7, fc8. Did you mean"):
+    with pytest.raises(
+        UserError, match=r"no layer conv5_3.*conv5_2, pool5, fc6, fc7, fc8. Did you mean"
+    ):
         FeatureExtractor(net, "conv5_3")
     resnet = dict(
         type="ImageClassifier", backbone=dict(type="ResNet", depth=18), data_preprocessor=dict()

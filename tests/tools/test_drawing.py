@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
 from tools.analysis import drawing
-from tools.analysis.drawing import legible, show
-from tools.analysis.predictor import draw
+from tools.analysis.drawing import draw, legible, show
 from tools.analysis.svm import Result
 from tools.analysis.svm import draw as draw_svm
 
@@ -83,7 +82,7 @@ def test_every_drawing_has_legible_names(bare, tmp_path, monkeypatch):
     """Without a font, names of other scripts neither fail nor warn, and have numbers."""
     asked = []
     monkeypatch.setattr(
-        "tools.analysis.predictor.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
+        "tools.analysis.drawing.legible", lambda *args: asked.append(legible(*args)) or asked[-1]
     )
     monkeypatch.setattr(
         "tools.analysis.svm.legible", lambda *args: asked.append(legible(*args)) or asked[-1]

@@ -17,8 +17,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from PIL import Image, ImageColor
 
-from tools.analysis.predictor import Thing
+import vgg_mm
+from tools.analysis.drawing import resized
 from vgg_mm.data import read_image, rescale
+from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS, MODELS
 from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, SaveGuesses, Scores
 from vgg_mm.testing.boxes import overlaps
@@ -316,13 +318,24 @@ def test_predictions_and_maps_have_the_boxes(tool, mistake):
     framed = shade("score_map.png", "#c62828")
     tool("score_map", "classifier.py", "classifier.pth", image, "--scales", 32, 48)
     assert shade("score_map.png", "#c62828") == 0 < framed
+    net = vgg_mm.load("boxes.py", "boxes_0.pth")
+    posterior, guesses = net.look(image)
+    assert posterior.equal(expected.pred_score) and guesses == net.localise(image)
+    assert guesses == [
+        (net.classes[int(k)], tuple(b), r, k) for k, *b, r, _ in expected.guesses.tolist()
+    ]
+    assert net.predict([image], 1) == [[(name, posterior.max().item())]]
+    assert net.to(torch.float64).look(image)[1][0].name == name
+    for call in (lambda: net.predict(image, views="crops"), lambda: vgg_mm.evaluate(net, SCENE)):
+        with pytest.raises(UserError, match="predicts boxes|tests classifiers"):
+            call()
     says = mistake("predict", "boxes.py", "boxes_0.pth", image, "--cfg-options", NO_RATER)
     assert "a classifier names what is in them: set tta_model.classifier=dict(config=" in says
 
 
+SCENE = [(np.zeros((40, 40, 3), np.uint8), 0)]
 NO_RATER = "tta_model.classifier=None"
 
 
-def test_a_thing_at_another_size():
-    thing = Thing(3, np.array([10.0, 20, 30, 40]), (100, 80), 1.0)
-    assert thing.in_image(40, 200).tolist() == [20, 10, 60, 20]
+def test_a_box_at_another_size():
+    assert resized([10.0, 20, 30, 40], (80, 100, 3), (40, 200)).tolist() == [20, 10, 60, 20]

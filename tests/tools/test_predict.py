@@ -14,7 +14,8 @@ from mmpretrain import ImageClassificationInferencer
 from mmpretrain.registry import MODELS
 from whole_strides import whole_strides
 
-from tools.analysis.predictor import Predictor, draw
+from tools.analysis.drawing import draw
+from vgg_mm.api import load
 from vgg_mm.cli.commands import commands
 from vgg_mm.data import read_image, rescale
 from vgg_mm.data.scenes import Settings, draw_scenes
@@ -106,16 +107,16 @@ def by_hand(cfg, model, picture):
 
 
 def test_predicts_densely_with_the_mirror_image(cfg, model, checkpoint, folder):
-    predictor = Predictor(cfg, checkpoint)
-    assert list(predictor.classes) == CLASSES
+    net = load(cfg, checkpoint)
+    assert list(net.classes) == CLASSES
     found = []
     for picture in (folder / name for name in PICTURES):
-        found.append(predictor(picture))
+        found.append(net.posteriors(picture)[0].mean(0))
         torch.testing.assert_close(found[-1], by_hand(cfg, model, picture), rtol=1e-4, atol=1e-6)
-        top = predictor.top(picture, 3)
+        top = net.predict(picture, 3)
         values, labels = found[-1].topk(3)
         assert top == [(CLASSES[i], v) for i, v in zip(labels, values.tolist(), strict=True)]
-        assert len(predictor.top(picture, 99)) == len(CLASSES)
+        assert len(net.predict(picture, 99)) == len(CLASSES)
     assert torch.stack(found).std(0).max() > 0.01
 
 
@@ -135,11 +136,11 @@ def test_no_class_is_named_where_the_probabilities_are_no_numbers(
 
 def test_tool_names_and_draws_a_folder(cfg, checkpoint, folder, tool, tmp_path):
     out = tool(CONFIG, checkpoint, folder, "--top", 2)
-    predictor = Predictor(cfg, checkpoint)
+    net = load(cfg, checkpoint)
     expected = []
     for name in PICTURES:
         expected.append(f"{folder / name}")
-        for label, value in predictor.top(folder / name, 2):
+        for label, value in net.predict(folder / name, 2):
             expected.append(f"{100 * value:7.2f}%  {label}")
         drawn = cv2.imread(str(tmp_path / f"predictions/{name}.png"))
         assert drawn.shape[1] == 1000 and drawn.std() > 10
@@ -220,7 +221,7 @@ def test_errors(checkpoint, folder, tool, tmp_path):
     for args, message in {
         (CONFIG, checkpoint, tmp_path / "empty"): "no image in .*empty",
         (CONFIG, checkpoint, "nothing.jpg"): "no image or folder nothing.jpg",
-        (CONFIG, "none.pth", folder): "no checkpoint none.pth",
+        (CONFIG, "none.pth", folder): "no file none.pth",
         (tmp_path / "none.py", checkpoint, folder): "no config .*none.py",
         (CONFIG, folder / "notes.txt", folder): ".*notes.txt is not a checkpoint that loads safely",
         (CONFIG, checkpoint, folder, "--top", 0): "--top 0",
@@ -238,11 +239,11 @@ class Payload:
 def test_a_checkpoint_runs_no_code(cfg, tmp_path):
     torch.save({"state_dict": {}, "meta": Payload()}, "evil.pth")
     with pytest.raises(UserError, match="loads safely"):
-        Predictor(cfg, "evil.pth")
+        load(cfg, "evil.pth")
     assert not (tmp_path / "executed").exists()
     torch.save([1, 2], "list.pth")
     with pytest.raises(UserError, match="loads safely"):
-        Predictor(cfg, "list.pth")
+        load(cfg, "list.pth")
 
 
 def test_another_nets_checkpoint_is_the_error_of_testing(checkpoint, folder, tool):
@@ -259,20 +260,20 @@ def test_another_nets_checkpoint_is_the_error_of_testing(checkpoint, folder, too
 def test_class_names_that_the_checkpoint_lacks(cfg, model, folder, tmp_path):
     draw_scenes("data/demo", Settings(images=(8, 8, 0), classes=8))
     torch.save(model.state_dict(), "bare.pth")
-    assert list(Predictor(cfg, "bare.pth").classes) == sorted(os.listdir("data/demo/val"))
+    assert list(load(cfg, "bare.pth").classes) == sorted(os.listdir("data/demo/val"))
 
     imagenet = Config(cfg.to_dict())
     imagenet.train_dataloader.dataset = dict(type="vgg_mm.ImageNet", data_root="not/here")
-    predictor = Predictor(imagenet, "bare.pth")  # needs no data to know its classes
-    assert len(predictor.classes) == 1000
+    net = load(imagenet, "bare.pth")  # needs no data to know its classes
+    assert len(net.classes) == 1000
     with pytest.raises(UserError, match="the net has 8 classes, .* names 1000"):
-        predictor(folder / "wide.png")
+        net.predict(folder / "wide.png")
 
 
 def test_a_config_without_a_protocol_is_an_error(cfg, checkpoint):
     lacking = Config({key: cfg[key] for key in cfg if key != "tta_model"})
-    with pytest.raises(UserError, match="the config lacks tta_model"):
-        Predictor(lacking, checkpoint)
+    with pytest.raises(UserError, match="does not say how to test: it needs a tta_model"):
+        load(lacking, checkpoint)
 
 
 def test_a_drawing_shows_the_picture_and_a_bar_a_class(tmp_path):

@@ -15,8 +15,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from whole_strides import whole_strides
 
-from tools.analysis.predictor import Predictor
-from tools.analysis.score_maps import draw_score_maps, place, score_maps
+from tools.analysis.score_maps import draw_score_maps, place
+from vgg_mm.api import load
 from vgg_mm.data import read_image, rescale
 
 ROOT = Path(__file__).parents[2]
@@ -117,20 +117,17 @@ def test_the_net_looks_where_the_map_is_drawn(model):
 
 
 def test_maps_are_the_heads_softmax_at_every_position(cfg, model, picture):
-    (transform,) = (t for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
-    transform.scales = [64, 100]
-    maps = score_maps(Predictor(cfg, "net.pth"), picture)
+    maps = load(cfg, "net.pth").score_map(picture, scales=[64, 100])
     mean, std = (torch.tensor(cfg.model.data_preprocessor[key]).float() for key in ("mean", "std"))
-    for Q, (image, posteriors) in zip([64, 100], maps, strict=True):
+    for Q, posteriors in zip([64, 100], maps, strict=True):
         rgb = rescale(read_image(picture), Q)[..., ::-1]
-        assert (image == rgb).all()
         x = (torch.from_numpy(whole_strides(rgb).astype(np.float32)) - mean) / std
         with torch.no_grad():
             scores = model.head.score_map(model.backbone(x.permute(2, 0, 1)[None]))[0]
         expected = scores.exp() / scores.exp().sum(0)
         assert np.allclose(posteriors, expected, atol=1e-5)
         assert posteriors.shape == (8, Q // 32 - 1, rgb.shape[1] // 32 - 1)
-    assert np.ptp(maps[1][1], axis=(1, 2)).max() > 1e-3  # the positions differ
+    assert np.ptp(maps[1].numpy(), axis=(1, 2)).max() > 1e-3  # the positions differ
 
 
 def test_drawn_are_the_maps_of_the_most_probable_classes(cfg, model, picture, monkeypatch):
@@ -139,11 +136,11 @@ def test_drawn_are_the_maps_of_the_most_probable_classes(cfg, model, picture, mo
         "tools.analysis.score_maps.place",
         lambda cells, *rest: drawn.append(cells) or place(cells, *rest),
     )
-    predictor = Predictor(cfg, "net.pth")
-    named = draw_score_maps(predictor, picture, 3, "drawn.png")
-    assert named == predictor.top(picture, 3)
-    ((_, posteriors),) = score_maps(predictor, picture)
-    expected = [posteriors[CLASSES.index(name)] for name, _ in named]
+    net = load(cfg, "net.pth")
+    named = draw_score_maps(net, picture, 3, "drawn.png")
+    assert named == net.predict(picture, 3)
+    (posteriors,) = net.score_map(picture)
+    expected = [posteriors[CLASSES.index(name)].numpy() for name, _ in named]
     assert np.array_equal(drawn, expected) and len(np.unique(drawn)) > 3
 
 
@@ -152,9 +149,7 @@ def test_tool_draws_a_row_a_class_and_a_column_a_scale(cfg, model, picture, tool
     for top, scales in ((1, [64]), (3, [64]), (3, [64, 96])):
         options = ["--top", top, "--scales", *scales, "--out", "a/b.png", *SMALL]
         out = tool(CONFIG, "net.pth", picture, *options)
-        (transform,) = (t for t in cfg.tta_pipeline if t.type == "vgg_mm.MultiScale")
-        transform.scales = scales
-        named = Predictor(cfg, "net.pth").top(picture, top)
+        named = load(cfg, "net.pth").predict(picture, top, scales=scales)
         assert out.splitlines() == [
             *(f"{value:8.2%}  {name}" for name, value in named),
             "Drawn in a/b.png",

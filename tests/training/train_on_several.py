@@ -21,8 +21,8 @@ import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.runner import Runner
 from PIL import Image
-from tools.processes import prepare_process
 
+from tools.processes import prepare_process
 from vgg_mm.training import TrainLoop
 from vgg_mm.upstream import FORMATTER
 from vgg_mm.weights.checkpoint import read_checkpoint

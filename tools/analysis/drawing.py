@@ -1,19 +1,23 @@
-"""What all drawings share: names in any script, and images that may be gone."""
+"""What drawings share: names in any script, images that may be gone; and that of a prediction."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 
-from vgg_mm.data import CorruptImageError, read_image
+from vgg_mm.data import CorruptImageError, read_image, rescale
 
 
 def legible(names: Sequence[str], numbers: Sequence[int] | None = None) -> tuple[list, list[str]]:
@@ -78,3 +82,49 @@ def draw_box(axes: Axes, box: Sequence[float], color: str) -> None:
     for width, shade in ((4, "white"), (2, color)):
         frame = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=width)
         axes.add_patch(frame)
+
+
+def resized(box: Sequence[float], shape: Sequence[int], to: Sequence[int]) -> np.ndarray:
+    """A box x1, y1, x2, y2 of an image of a shape (H, W, ...) once that is resized to another."""
+    return np.array(box) * ([to[1] / shape[1], to[0] / shape[0]] * 2)
+
+
+def draw(
+    image: str | os.PathLike,
+    top: Sequence[tuple[str, float]],
+    out: str | os.PathLike,
+    classes: Sequence[str],
+    box: Sequence[float] | None = None,
+) -> None:
+    """Draws an image, its most probable classes under it, to be read on a phone too.
+
+    Args:
+        image: The image's file.
+        top: Names and probabilities, the most probable first; 20 are drawn at most.
+        out: The PNG to write, 1000 pixels wide; its folder is made.
+        classes: All classes' names.
+        box: Where the most probable class was found, x1, y1, x2, y2 in the file's pixels.
+    """
+    top = top[:20]
+    names, values = zip(*top, strict=True)
+    families, names = legible(names, [list(classes).index(name) for name in names])
+    whole = read_image(str(image))
+    pixels = rescale(whole, min(800, *whole.shape[:2]))[..., ::-1]
+    height, width = pixels.shape[:2]
+    heights = 5 * min(max(height / width, 0.3), 1.2), 0.4 * len(top)  # inches
+    figure = Figure(figsize=(5, sum(heights)), dpi=200)
+    margins = dict(left=0.02, right=0.98, bottom=0.02, top=0.98, hspace=0.05)
+    above, below = figure.subplots(2, height_ratios=heights, gridspec_kw=margins)
+    above.imshow(pixels)
+    if box is not None:
+        draw_box(above, resized(box, whole.shape, pixels.shape), "#1a7f37")
+    below.barh(range(len(top)), values, color=["#8ecae6"] + ["#d9e2e8"] * (len(top) - 1))
+    below.set(xlim=(0, 1), ylim=(len(top) - 0.5, -0.5))
+    style = dict(va="center", fontsize=14, parse_math=False, clip_on=True, family=families)
+    for row, (name, value) in enumerate(zip(names, values, strict=True)):
+        below.text(0.18, row, f"{value:.1%}", ha="right", **style)
+        below.text(0.21, row, name if len(name) < 34 else f"{name[:32].rstrip(', ')} ...", **style)
+    for axes in (above, below):
+        axes.axis("off")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, format="png")

@@ -36,8 +36,11 @@ def main() -> None:
     if not args.images.exists():
         raise UserError(f"no image or folder {args.images}.")
 
-    from tools.analysis.predictor import Predictor, draw
+    from mmengine.device import get_device
+
+    from tools.analysis.drawing import draw
     from tools.arguments import load_config
+    from vgg_mm.api import load
     from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
 
@@ -48,19 +51,21 @@ def main() -> None:
         images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
-    predictor = Predictor(load_config(args), args.checkpoint)
+    net = load(load_config(args), args.checkpoint, device=get_device())
     failures = []
     for image in images:
         try:
-            posterior, things = predictor.look(image)
-            top = predictor.ranked(posterior, args.top)
+            posterior, guesses = net.look(image)
+            top = net.ranked(posterior, args.top)
             lines = [f"{value:8.2%}  {name}" for name, value in top]
-            if things:
-                corners = " ".join(f"{corner:.0f}" for corner in things[0].box)
-                lines[0] += f"  at {corners}, rating {things[0].rating:.2f}"
+            box = None
+            if guesses:
+                box = guesses[0].box
+                corners = " ".join(f"{corner:.0f}" for corner in box)
+                lines[0] += f"  at {corners}, rating {guesses[0].rating:.2f}"
             print(image, *lines, sep="\n", flush=True)
             out = args.out / f"{image.relative_to(folder)}.png"
-            draw(image, top, out, predictor.classes, things[0] if things else None)
+            draw(image, top, out, net.classes, box)
         except CorruptImageError as error:
             failures.append(str(error))
         except OSError as error:

@@ -41,17 +41,15 @@ def main() -> None:
     if not args.image.is_file():
         raise UserError(f"no image {args.image}.")
 
-    from tools.analysis.predictor import Predictor
+    from mmengine.device import get_device
+
     from tools.analysis.score_maps import draw_score_maps
     from tools.arguments import load_config
-    from vgg_mm.testing.evaluate import multi_scale
+    from vgg_mm.api import load
 
-    cfg = load_config(args)
-    if args.scales:
-        multi_scale(cfg).scales = args.scales
-    predictor = Predictor(cfg, args.checkpoint)
+    net = load(load_config(args), args.checkpoint, device=get_device())
     try:
-        top = draw_score_maps(predictor, args.image, args.top, args.out)
+        top = draw_score_maps(net, args.image, args.top, args.out, args.scales)
     except OSError as error:
         raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     print(*(f"{value:8.2%}  {name}" for name, value in top), f"Drawn in {args.out}", sep="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
@@ -10,58 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from tools.analysis.drawing import draw_box, legible
-from tools.analysis.predictor import Predictor
-from vgg_mm.data.images import blamed
-from vgg_mm.errors import UserError
-from vgg_mm.models import VGG, VGGHead
-from vgg_mm.testing.localisation import Localizer
-
-
-def _classifier(predictor: Predictor) -> torch.nn.Module:
-    """The net that names classes; of a config that predicts boxes its classifier."""
-    model = predictor.model
-    return model.classifier if isinstance(model, Localizer) else model.module
-
-
-@torch.no_grad()
-def score_maps(
-    predictor: Predictor, image: str | os.PathLike
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the net says at every position of an image, at each scale of its config.
-
-    Args:
-        predictor: The net.
-        image: The image's file.
-
-    Returns:
-        For each scale Q the rescaled image, RGB uint8 (H, W, 3), and the posteriors (classes, h,
-        w), 0 to 1: the score map's soft-max over the classes at each position.
-
-    Raises:
-        UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
-        CorruptImageError: As calling the :class:`Predictor` does.
-    """
-    net = _classifier(predictor)
-    for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
-        if not isinstance(part, kind):
-            raise UserError(
-                f"a {type(part).__name__} has no class score map: use a net with vgg_mm.VGG and "
-                "vgg_mm.VGGHead."
-            )
-    maps = []
-    with blamed(str(image)):
-        sample = predictor.pipeline(dict(img_path=str(image)))
-        for (rescaled,) in pseudo_collate([sample])["inputs"]:
-            x = net.data_preprocessor(dict(inputs=rescaled[None]))["inputs"]  # (1, 3, H, W)
-            feats = net.extract_feat(predictor.model.seen(x))
-            posteriors = net.head.score_map(feats).softmax(1)[0]
-            rgb = rescaled.permute(1, 2, 0).flip(-1)
-            maps.append((rgb.cpu().numpy(), posteriors.cpu().numpy()))
-    return maps
+from tools.analysis.drawing import draw_box, legible, resized
+from vgg_mm.api import Net
+from vgg_mm.data import read_image, rescale
 
 
 def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) -> np.ndarray:
@@ -96,10 +50,11 @@ def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) 
 
 
 def draw_score_maps(
-    predictor: Predictor,
+    net: Net,
     image: str | os.PathLike,
     top: int,
     out: str | os.PathLike,
+    scales: Sequence[int] | None = None,
 ) -> list[tuple[str, float]]:
     """Draws the score maps of an image's most probable classes: a row a class, a column a scale.
 
@@ -107,37 +62,38 @@ def draw_score_maps(
     that it looks for.
 
     Args:
-        predictor: The net; its protocol chooses the classes.
+        net: The net; its protocol chooses the classes.
         image: The image's file.
         top: How many classes.
         out: The PNG to write; its folder is made.
+        scales: The shortest sides Q; by default the net's own.
 
     Returns:
         The classes' names and their probabilities by the protocol, the most probable first.
 
     Raises:
-        UserError: As :func:`score_maps` does.
+        UserError: As :meth:`vgg_mm.Net.score_map` does.
         OSError: If the PNG cannot be written.
     """
-    maps = score_maps(predictor, image)
-    net = _classifier(predictor)
-    kernel, stride = net.head.fc6.kernel_size[0], net.backbone.stride
-    posterior, things = predictor.look(image)
-    found = {thing.label: thing for thing in things}
-    values, labels = posterior.sort(descending=True, stable=True)
-    named = [
-        (predictor.classes[label], value)
-        for label, value in zip(labels[:top].tolist(), values[:top].tolist(), strict=True)
+    posterior, guesses = net.look(image, scales)
+    boxes = {guess.label: guess.box for guess in guesses}
+    values, labels = (x[:top].tolist() for x in posterior.sort(descending=True, stable=True))
+    named = [(net.classes[label], value) for label, value in zip(labels, values, strict=True)]
+    original = read_image(str(image))
+    maps = [
+        (rescale(original, Q)[..., ::-1], posteriors.numpy())
+        for Q, posteriors in zip(scales or net.scales, net.score_map(image, scales), strict=True)
     ]
+    kernel, stride = net.namer.head.fc6.kernel_size[0], net.namer.backbone.stride
 
     finest = max((rgb for rgb, _ in maps), key=len)
     height, width = (3 * side / max(finest.shape) for side in finest.shape[:2])  # inches
     size = (max(width, 2.4) * (1 + len(maps)), (height + 0.8) * len(named) + 0.8)
     figure = Figure(size, dpi=150, layout="constrained")
     grid = figure.subplots(len(named), 1 + len(maps), squeeze=False)
-    families, shown_names = legible(predictor.classes)
+    families, shown_names = legible(net.classes)
     style = dict(fontsize=10, parse_math=False, family=families)
-    for row, (_, value), label in zip(grid, named, labels.tolist(), strict=False):
+    for row, (_, value), label in zip(grid, named, labels, strict=True):
         row[0].imshow(finest)
         lines = wrap(shown_names[label], 28, max_lines=2, placeholder=" ...")
         row[0].set_title("\n".join([*lines, f"{value:.1%}"]), **style)
@@ -151,8 +107,8 @@ def draw_score_maps(
             title = f"Q = {min(rgb.shape[:2])}\n{h}x{w} windows, up to {cells.max():.0%}"
             axes.set_title(title, **style)
         for axes, shape in zip(row, [finest.shape, *(rgb.shape for rgb, _ in maps)], strict=True):
-            if label in found:
-                draw_box(axes, found[label].in_image(*shape[:2]), "#c62828")
+            if label in boxes:
+                draw_box(axes, resized(boxes[label], original.shape, shape), "#c62828")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=grid, label="posterior", location="bottom", aspect=40)

@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from mmengine.device import get_device
 
-from tools.analysis.predictor import Predictor
 from tools.reproduce.plan import step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
+from vgg_mm.api import load
 from vgg_mm.errors import UserError
 from vgg_mm.paper import Side, config_name, scaled
 from vgg_mm.writing import write_text
@@ -41,11 +42,11 @@ def time_rows(scale: Scale, results: Results, file: Path) -> dict[AnyRow, float]
             cfg = step_config(scale, run, (arch, S))
             cfg.tta_model.views = views
             cfg.tta_pipeline[1].scales = [scaled(Q, scale.crop) for Q in scales]
-            predictor = Predictor(cfg, run.work_dir(config_name(arch, S)) / "best.pth")
-            predictor(images[0])  # not counted
+            net = load(cfg, run.work_dir(config_name(arch, S)) / "best.pth", device=get_device())
+            net.predict(images[0])  # not counted
             ends = [time.perf_counter()]
             for image in images:
-                predictor(image)
+                net.predict(image)
                 ends.append(time.perf_counter())
             known[key] = float(np.median(np.diff(ends)))
         return known[key]

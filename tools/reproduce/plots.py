@@ -10,15 +10,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
+from mmengine.device import get_device
 
 from tools.analysis.drawing import legible, show
 from tools.analysis.paper_tables import METHODS
-from tools.analysis.predictor import Predictor
 from tools.analysis.report import RIGHT, WRONG, curves
 from tools.analysis.score_maps import draw_score_maps
 from tools.reproduce.plan import Run, step_config
 from tools.reproduce.results import EACH_Q, AnyRow, Results
 from tools.reproduce.scales import Scale
+from vgg_mm.api import load
 from vgg_mm.paper import S_JITTER, TABLE_3, TABLE_5, TABLE_6, TRAININGS, config_name, scaled
 
 OURS, PAPERS = "#1f5fa8", "0.45"
@@ -203,11 +204,11 @@ def score_maps(scale: Scale, results: Results, folder: Path, number: int = 3) ->
     cfg = step_config(scale, run, training)
     sides = [scaled(512, scale.crop), scaled(1024, scale.crop)]
     cfg.tta_pipeline[1].scales = sides
-    predictor = Predictor(cfg, run.work_dir(config_name(*training)) / "best.pth")
+    net = load(cfg, run.work_dir(config_name(*training)) / "best.pth", device=get_device())
     scores = next(iter(stored.files.values()))
     files = []
     for label in np.unique(scores.labels)[:number]:
         name = scores.names[np.flatnonzero(scores.labels == label)[0]]
         files.append(folder / f"score_map_{label}.png")
-        draw_score_maps(predictor, os.path.join(scores.root, name), 2, files[-1])
+        draw_score_maps(net, os.path.join(scores.root, name), 2, files[-1])
     return files

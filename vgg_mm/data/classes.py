@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmpretrain.registry import DATASETS
 
 from vgg_mm.data.wrappers import holds_images, levels
 from vgg_mm.errors import UserError
@@ -128,3 +132,28 @@ def _relabelled(numbers: Sequence[int], classes: int, results: dict) -> dict:
     elif label is not None:
         results["gt_label"] = numbers[label]
     return results
+
+
+def of_config(cfg: Config) -> Sequence[str]:
+    """The names of the config's training data, whose order is the net's, or else of its test data.
+
+    None, with a warning, where neither is here or names its classes.
+    """
+    errors = []
+    for loader in ("train_dataloader", "test_dataloader"):
+        if not (data := cfg.get(loader, {}).get("dataset")):
+            continue
+        data = next(each for each in levels(data) if {"dataset", "datasets"}.isdisjoint(each))
+        try:
+            dataset = DATASETS.build({**data, "pipeline": [], "lazy_init": True})
+            if "classes" not in metainfo(dataset):  # they are its folders
+                dataset.full_init()
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        if classes := metainfo(dataset).get("classes"):
+            return classes
+    reason = errors[0] if errors else "The config's data sets name none."
+    warning = f"classes are numbers, for the weights' file does not name them. {reason}"
+    print_log(warning, "current", logging.WARNING)
+    return ()

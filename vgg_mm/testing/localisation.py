@@ -280,8 +280,8 @@ class Localizer(Evaluation):
 
         Returns:
             The N samples with ``guesses`` (G, 7), see :class:`Guesses`; G is five, or the classes'
-            number if that is less. Without ``scores``, also with ``pred_score`` (classes,), the
-            classifier's posteriors.
+            number if that is less. Without ``scores``, also with the classifier's ``posteriors``
+            (V, classes) at each scale, and their average ``pred_score`` (classes,).
         """
         for i, sample in enumerate(data["data_samples"]):
             images = [each[i] for each in data["inputs"]]
@@ -317,7 +317,9 @@ class Localizer(Evaluation):
         if self.scores:
             classes = self._stored(sample.img_path)
         else:
-            mean = torch.stack([p.mean((0, 2, 3)) for p in posteriors if p is not None]).mean(0)
+            means = torch.stack([p.mean((0, 2, 3)) for p in posteriors if p is not None])
+            mean = means.mean(0)
+            sample.set_field(means, "posteriors")
             sample.set_pred_score(mean)
             classes = mean.argsort(descending=True, stable=True)[:GUESSES].cpu().numpy()
         boxes, ratings = [], []

@@ -62,15 +62,18 @@ def local(source: str | os.PathLike) -> Path:
     """The file on this machine of a path or an address.
 
     Addresses are URLs, mmengine's names of models (``torchvision://vgg16``,
-    ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``) and what its file backends know, such as
-    ``s3://``. Downloads go to torch's cache, ``$TORCH_HOME/hub/checkpoints``, once; of several
-    processes on a machine the first one downloads.
+    ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``), the Hub's (``hf://org/name@revision``, see
+    :func:`hub_folder`) and what its file backends know, such as ``s3://``. Downloads go to torch's
+    cache, ``$TORCH_HOME/hub/checkpoints``, once; of several processes on a machine the first one
+    downloads.
 
     Raises:
         UserError: If there is no such file, or it cannot be had.
     """
     asked = source = str(source)
     scheme, _, name = source.partition("://")
+    if scheme == "hf":
+        source = os.path.join(hub_folder(source), "model.safetensors")
     if scheme in LISTS:
         source = _listed(scheme, name)
     if "://" not in source:
@@ -96,6 +99,28 @@ def local(source: str | os.PathLike) -> Path:
     if not path.is_file():
         raise UserError(f"{source} did not arrive; see the first process's error.")
     return path
+
+
+def hub_folder(address: str) -> str:
+    """The folder of a net on the Hub, ``hf://org/name`` or ``hf://org/name@revision``.
+
+    Its config.json and model.safetensors are fetched once, into huggingface_hub's cache, which is
+    also what serves without a network (``HF_HUB_OFFLINE=1``).
+
+    Raises:
+        UserError: If it cannot be had.
+    """
+    hub = library("huggingface_hub", "hf://")
+    name, _, revision = address.removeprefix("hf://").partition("@")
+    wanted = ["config.json", "model.safetensors"]
+    try:
+        folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=wanted)
+    except Exception as error:  # the Hub's, httpx's and the system's
+        line = str(error).strip().split("\n")[0]
+        raise UserError(f"{address} could not be had: {type(error).__name__}: {line}") from None
+    if not os.path.isfile(os.path.join(folder, wanted[1])):
+        raise UserError(f"{address} has no {wanted[1]}; no other file of the Hub is read.")
+    return folder
 
 
 def _listed(scheme: str, name: str) -> str:

@@ -251,6 +251,19 @@ def build(source: Source, arch: str, features_only: bool) -> Net:
     Raises:
         UserError: If the file holds no VGG, or more than one.
     """
+    backbone, head = settings(source, arch, features_only)
+    with torch.device("meta"):
+        return Net(VGG(**backbone), VGGHead(**head) if head else None)
+
+
+def settings(source: Source, arch: str, features_only: bool = False) -> tuple[dict, dict]:
+    """The arguments of net ``arch``'s VGG and VGGHead in the file's sizes.
+
+    The head's are empty with ``features_only``.
+
+    Raises:
+        UserError: If the file holds no VGG, or more than one.
+    """
     matched = _match(source, arch)
 
     def sizes(name: str) -> tuple[int, int]:
@@ -259,16 +272,15 @@ def build(source: Source, arch: str, features_only: bool) -> Net:
         return (len(value), value[0].numel()) if value.ndim and value.numel() else (1, 1)
 
     width, _ = sizes("conv1_1.weight")
-    with torch.device("meta"):
-        backbone = VGG(arch, width, dict(type="BN") if matched.norm else None)
-        if features_only:
-            return Net(backbone)
-        channels = convs(arch, width)[-1].channels
-        side = max(isqrt(sizes("fc6.weight")[1] // channels), 1)
-        classes, hidden = sizes("fc8.bias")[0], sizes("fc6.bias")[0]
-        return Net(
-            backbone, VGGHead(classes, in_channels=channels, channels=hidden, kernel_size=side)
-        )
+    backbone = dict(arch=arch, width=width, norm_cfg=dict(type="BN") if matched.norm else None)
+    if features_only:
+        return backbone, {}
+    channels = convs(arch, width)[-1].channels
+    side = max(isqrt(sizes("fc6.weight")[1] // channels), 1)
+    classes, hidden = sizes("fc8.bias")[0], sizes("fc6.bias")[0]
+    return backbone, dict(
+        num_classes=classes, in_channels=channels, channels=hidden, kernel_size=side
+    )
 
 
 def _match(source: Source, arch: str, name: str = "", fcs: bool = False) -> Match:
