@@ -7,7 +7,7 @@ data/demo. Everything is the paper's but smaller: crops of 28 pixels from S = 32
 With pools after stages 1 and 2 alone the net's stride is 4, a seventh of the crop as the paper's 32
 is of 224, so there is a map to average where whole images are tested. Not the paper's are: the
 input is divided by 60 besides and the convs start from He's random weights, without which so narrow
-a net starts late; and the rate falls once, when a pass gains less than two points.
+a net starts late; and the rate falls once, when two passes in a row gain less than a point.
 
 Jitter of S over [32, 64], the paper's [256, 512], and a test at three scales:
 
@@ -68,6 +68,6 @@ tta_model = dict(crop_size=crop)
 tta_pipeline = [*_base_.load, dict(type="vgg_mm.MultiScale", scales=[Q]), *_base_.pack]
 
 optim_wrapper = dict(optimizer=dict(lr=5e-3))
-param_scheduler = dict(patience=0, threshold=2, drops=1)
-train_cfg = dict(max_epochs=20)
+param_scheduler = dict(patience=1, threshold=1, drops=1)
+train_cfg = dict(max_epochs=18)
 default_hooks = dict(checkpoint=dict(minutes=None))

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from vgg_mm import paper
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, stages
+from vgg_mm.paper import (
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TABLE_9,
+    box_config_name,
+    stages,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -181,7 +190,8 @@ def test_every_row_has_its_config():
     assert [row.config for row in TABLE_3] == CONFIG_NAMES
     assert [DEPTHS[row.arch] for row in TABLE_3] == [int(name[3:5]) for name in CONFIG_NAMES]
     assert {row.config for row in (*TABLE_4, *TABLE_5)} <= set(CONFIG_NAMES)
-    assert {path.stem for path in CONFIGS.glob("vgg*.py")} == set(CONFIG_NAMES)
+    boxes = {box_config_name(S) for row in TABLE_9 for S, _ in row.models}
+    assert {path.stem for path in CONFIGS.glob("vgg*.py")} == {*CONFIG_NAMES, *boxes}
 
 
 def test_colours():

@@ -634,9 +634,9 @@ def test_caffes_biases_learn_twice_as_fast_and_do_not_decay(jpeg_tree, tmp_path)
     for group in runner.optim_wrapper.optimizer.param_groups:
         (param,) = group["params"]
         bias = names[param].endswith("bias")
-        assert group["lr"] == pytest.approx(2e-3 if bias else 1e-3)
+        assert group["lr"] == pytest.approx(1e-3 if bias else 5e-4)
         assert group["weight_decay"] == (0 if bias else 2e-3)
-    assert runner.optim_wrapper.get_lr()["lr"][0] == pytest.approx(1e-3)  # what the log says
+    assert runner.optim_wrapper.get_lr()["lr"][0] == pytest.approx(5e-4)  # what the log says
 
 
 def test_save_best_auto_is_the_first_metric(jpeg_tree, tmp_path):
@@ -705,7 +705,7 @@ def test_start_from_trains_from_what_a_stranger_saved(jpeg_tree, tmp_path):
     saved = read_checkpoint(tmp_path / "a/epoch_1.pth")
     assert saved["state_dict"]["backbone.conv1_1.weight"].equal(state["features.0.weight"])
     assert saved["meta"]["started_from"] == f"the weights of {origin['checkpoint']}"
-    mean, std = (217.0, 208.0, 200.0), (60.0, 60.0, 60.0)  # the demo's
+    mean, std = (127.0, 127.0, 127.0), (60.0, 60.0, 60.0)  # the demo's
     assert saved["meta"]["input"] == dict(order="RGB", top=255, mean=mean, std=std)
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "net.pth")
     cfg = narrow(jpeg_tree, tmp_path / "b", **options)
