@@ -26,9 +26,9 @@ TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "
 
 
 COMMANDS = set(
-    "benchmark convert_weights dataset_stats describe dist_test dist_train export extract_features"
-    " fuse linear_svm make_cutouts make_scenes predict prepare_imagenet reproduce score_map"
-    " slurm_train stress_resume tables test tile_jpegs train".split()
+    "benchmark compare convert_weights dataset_stats describe dist_test dist_train export"
+    " extract_features fuse linear_svm make_cutouts make_scenes predict prepare_imagenet reproduce score_map"
+    " slurm_train stress_resume style tables test tile_jpegs train".split()
 )
 
 
@@ -179,6 +179,7 @@ train demo {small}
 test demo {best} --views both --out scores/demo.npz {small}
 tables scores
 fuse scores/demo.npz work_dirs/demo/scores.npz
+compare scores/demo.npz --against work_dirs/demo/scores.npz
 predict demo {best} {image} {small}
 score_map demo {best} {image} {small}
 extract_features demo {best} {jpeg_tree}/train --out features.npz {small}
@@ -191,6 +192,7 @@ reproduce --scale mini --plan
 tile_jpegs --help
 prepare_imagenet --help
 make_cutouts --help
+style --help
 make_scenes scenes --images 8 --val-images 8 --classes 4
 stress_resume --help
 benchmark testing --help

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ def cwd(drawn, tmp_path, monkeypatch):
 @pytest.fixture
 def train(tool):
     def call(*args, config=BOXES, work_dir="work_dirs/demo_boxes", options=()):
-        return tool("train", config, "--work-dir", work_dir, *args, *SHORT, *options)
+        name = f"experiment_name={uuid.uuid4()}"  # mmengine's are of a second
+        return tool("train", config, "--work-dir", work_dir, *args, *SHORT, name, *options)
 
     return call
 
@@ -85,7 +87,7 @@ def test_a_classifiers_layers_learn_boxes(cwd, train):
 def test_a_dry_run_and_fc_layers_only(per_class, cwd, train):
     options = [f"model.head.per_class={per_class}", "model.backbone.frozen_stages=5"]
     said = train("--dry-run", options=options)
-    assert "256 training pictures of 4 classes, 16 for validation" in said
+    assert "256 training images of 4 classes, 16 for validation" in said
     assert "tried: training, validation, a checkpoint, --resume" in said
     assert not (cwd / "work_dirs").exists()
     train(options=options)

@@ -634,9 +634,9 @@ def test_caffes_biases_learn_twice_as_fast_and_do_not_decay(jpeg_tree, tmp_path)
     for group in runner.optim_wrapper.optimizer.param_groups:
         (param,) = group["params"]
         bias = names[param].endswith("bias")
-        assert group["lr"] == pytest.approx(1e-3 if bias else 5e-4)
-        assert group["weight_decay"] == (0 if bias else 2e-3)
-    assert runner.optim_wrapper.get_lr()["lr"][0] == pytest.approx(5e-4)  # what the log says
+        assert group["lr"] == pytest.approx(2e-3 if bias else 1e-3)
+        assert group["weight_decay"] == (0 if bias else 5e-4)
+    assert runner.optim_wrapper.get_lr()["lr"][0] == pytest.approx(1e-3)  # what the log says
 
 
 def test_save_best_auto_is_the_first_metric(jpeg_tree, tmp_path):
