@@ -27,8 +27,8 @@ TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "
 
 COMMANDS = set(
     "benchmark compare convert_weights dataset_stats describe dist_test dist_train export"
-    " extract_features fuse linear_svm make_cutouts make_scenes predict prepare_imagenet reproduce score_map"
-    " slurm_train stress_resume style tables test tile_jpegs train".split()
+    " extract_features fuse linear_svm make_cutouts make_scenes predict prepare_imagenet"
+    " reproduce score_map slurm_train stress_resume style tables test tile_jpegs train".split()
 )
 
 
