@@ -83,3 +83,16 @@ def tool(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+@pytest.fixture
+def mistake(tool):
+    """Calls a tool that must end in an error, and returns it."""
+
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            tool(*args)
+        assert str(ended.value).startswith("error: ")
+        return str(ended.value)
+
+    return call

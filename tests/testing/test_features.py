@@ -253,17 +253,6 @@ def voc(tmp_path):
     return lists / "val.txt"
 
 
-@pytest.fixture
-def mistake(tool):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            tool(*args)
-        assert str(ended.value).startswith("error: ")
-        return str(ended.value)
-
-    return call
-
-
 def test_the_tool_reads_vocs_lists(tool, mistake, cfg, checkpoint, voc):
     cfg.dump("narrow.py")
     told = tool(

@@ -1,5 +1,4 @@
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,8 @@ def text():
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["describe.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools/analysis/describe.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
+def tool(tool):
+    return partial(tool, "describe")
 
 
 @pytest.mark.parametrize("arch", TABLE_1)

@@ -1,9 +1,9 @@
 """Fusion of stored posteriors (Sec. 4), as a user calls it."""
 
 import os
-import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,34 +48,18 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fuse(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["fuse.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools/analysis/fuse.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
-
-
-@pytest.fixture
-def mistake(fuse):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            fuse(*args)
-        assert str(ended.value).startswith("error: ")
-        return str(ended.value)
-
-    return call
+def tool(tool):
+    return partial(tool, "fuse")
 
 
 def shown(posteriors, labels):
     return "top-1 error {:.1f}%, top-5 error {:.1f}%".format(*top_errors(posteriors, labels))
 
 
-def test_every_model_counts_alike_however_many_views_it_has(files, fuse):
+def test_every_model_counts_alike_however_many_views_it_has(files, tool):
     means = [each.posteriors.astype(float).mean(1) for each in files.values()]
     labels = files["a.npz"].labels
-    out = fuse(*files, "--out", "made/fused.npz")
+    out = tool(*files, "--out", "made/fused.npz")
     *each, fused = out.splitlines()
     for line, name, mean in zip(each, files, means, strict=True):
         assert line == f"{name}, weight 0.333: {shown(mean, labels)}"
@@ -89,18 +73,18 @@ def test_every_model_counts_alike_however_many_views_it_has(files, fuse):
     assert (saved.names == files["a.npz"].names).all() and (saved.labels == labels).all()
 
 
-def test_weights_are_normalised(files, fuse):
-    fuse("a.npz", "b.npz", "--weights", 3, 1, "--out", "fused.npz")
+def test_weights_are_normalised(files, tool):
+    tool("a.npz", "b.npz", "--weights", 3, 1, "--out", "fused.npz")
     a, b = (files[name].posteriors.astype(float).mean(1) for name in ("a.npz", "b.npz"))
     assert np.allclose(Scores.load("fused.npz").posteriors[:, 0], 0.75 * a + 0.25 * b, atol=1e-6)
-    fuse("a.npz", "b.npz", "--weights", 0, 5, "--out", "b_alone.npz")
+    tool("a.npz", "b.npz", "--weights", 0, 5, "--out", "b_alone.npz")
     assert np.allclose(Scores.load("b_alone.npz").posteriors[:, 0], b, atol=1e-6)
 
 
-def test_a_fused_file_fuses_again(files, fuse):
-    fuse("a.npz", "b.npz", "--out", "ab.npz")
-    fuse("ab.npz", "c.npz", "--weights", 2, 1, "--out", "abc.npz")
-    fuse(*files, "--out", "at_once.npz")
+def test_a_fused_file_fuses_again(files, tool):
+    tool("a.npz", "b.npz", "--out", "ab.npz")
+    tool("ab.npz", "c.npz", "--weights", 2, 1, "--out", "abc.npz")
+    tool(*files, "--out", "at_once.npz")
     two_steps, at_once = (Scores.load(name) for name in ("abc.npz", "at_once.npz"))
     assert np.allclose(two_steps.posteriors, at_once.posteriors, atol=1e-6)
     assert two_steps.protocols == at_once.protocols

@@ -1,5 +1,4 @@
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -76,13 +75,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(*args, name="predict"):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        runpy.run_path(str(commands()[name]), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
+def tool(tool):
+    return lambda *args, name="predict": tool(name, *args)
 
 
 def normalised(cfg, image):

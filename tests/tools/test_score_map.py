@@ -1,9 +1,9 @@
 """The dense class score map, drawn over its picture."""
 
 import os
-import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -72,13 +72,8 @@ def picture():
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["score_map.py", *map(str, args)])
-        runpy.run_path(str(TOOL), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
+def tool(tool):
+    return partial(tool, "score_map")
 
 
 @pytest.mark.parametrize(("kernel", "s"), [(1, 32), (2, 32), (7, 32), (2, 4), (7, 4)])

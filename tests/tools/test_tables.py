@@ -112,30 +112,23 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def tables(monkeypatch, capsys):
+def tables(tool):
     """What the tool prints, and its CSV by the tables' numbers."""
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, args), "--csv", "tables.csv"])
-        runpy.run_path(str(ROOT / "tools/analysis/tables.py"), run_name="__main__")
+        printed = tool("tables", *args, "--csv", "tables.csv")
         by_table = {}
         for line in csv.DictReader(open("tables.csv", newline="")):
             number = line["table"].removeprefix("Table ").partition(":")[0]
             by_table.setdefault(int(number) if number.isdigit() else "further", []).append(line)
-        return capsys.readouterr().out, by_table
+        return printed, by_table
 
     return call
 
 
 @pytest.fixture
-def mistake(tables):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            tables(*args)
-        assert str(ended.value).startswith("error: ")
-        return str(ended.value)
-
-    return call
+def mistake(mistake):
+    return lambda *args: mistake("tables", *args, "--csv", "tables.csv")
 
 
 def ours(line):

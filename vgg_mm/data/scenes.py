@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -143,6 +142,8 @@ def _as_json(settings: Settings) -> dict:
 @contextmanager
 def _alone(root: Path) -> Iterator[Path]:
     """An empty folder beside ``root``, for one process at a time; it goes if it was not moved."""
+    import fcntl  # Unix has it, and the rest of the room works elsewhere too
+
     root.parent.mkdir(parents=True, exist_ok=True)
     aside = root.with_name(f".{root.name}.drawing")
     while True:
