@@ -10,7 +10,7 @@ import pytest
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from vgg_mm.data import FolderBoxes, ImageNetBoxes, boxes
+from vgg_mm.data import FolderBoxes, ImageNetBoxes, LoadImage, boxes
 from vgg_mm.data.boxes import mend, read_xml
 from vgg_mm.data.images import CorruptImageError, placed
 from vgg_mm.errors import UserError
@@ -193,6 +193,15 @@ def test_what_is_no_file_of_boxes_is_named(root, text, message):
     with pytest.raises(UserError, match=rf"{DOG}_0\.xml.*{message}") as error:
         imagenet(root)
     assert "\n" not in str(error.value)
+
+
+def test_an_image_that_exif_turns_may_have_boxes_of_its_upright_size(root):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = root / "train" / CAT / f"{CAT}_0.JPEG"
+    Image.open(path).save(path, exif=turned)
+    write(root, four(**{f"{CAT}_0": xml((CAT, 5, 6, 20, 30), size=SIZE[::-1])}))
+    assert LoadImage()(imagenet(root).get_data_info(0))["gt_bboxes"].tolist() == FOUR[f"{CAT}_0"]
 
 
 def test_boxes_of_another_size(root):

@@ -241,7 +241,9 @@ class _Boxed:
                 height, width, _ = described(read_bytes(image["img_path"]))
             except CorruptImageError:
                 continue  # whoever loads it says so
-            if height and (size := (width, height)) != thing.size:
+            # Of an image that EXIF turns, the header has the sides of before.
+            if height and thing.size not in ((width, height), (height, width)):
+                size = width, height
                 raise UserError(other_size(image["img_path"], size, thing.size, place))
 
     def _add_boxes(self, images: list[dict], things: Sequence[Things | None]) -> list[str]:
