@@ -10,11 +10,11 @@ import torch
 from mmengine import Config
 from mmengine.runner import Runner
 
+from tools.evaluation import evaluate
 from vgg_mm import paper
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.registry import MODELS, TRANSFORMS
 from vgg_mm.testing import Scores
-from vgg_mm.testing.evaluate import evaluate
 
 ROOT = Path(__file__).parents[1]
 PAPER = [f"{row.config}.py" for row in paper.TABLE_3]

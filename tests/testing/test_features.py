@@ -20,10 +20,11 @@ from mmpretrain.structures import DataSample
 from whole_strides import whole_strides
 
 from tools.analysis.voc import VOCList
+from tools.evaluation import extract
+from tools.keeping import SaveFeatures
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
-from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
-from vgg_mm.testing.evaluate import extract
+from vgg_mm.testing import FeatureExtractor, Features
 
 ROOT = Path(__file__).parents[2]
 

@@ -211,7 +211,7 @@ def test_a_test_that_lacked_only_its_end(cwd, monkeypatch):
     args = ["configs/vgg11_a_256.py", "work_dirs/vgg11_a_256/best.pth", "--out", "end.npz"]
     args += options(batch_size=3)
     with monkeypatch.context() as patch:
-        patch.setattr("vgg_mm.testing.scores.SaveScores._merge", lambda *_: sys.exit("killed"))
+        patch.setattr("tools.keeping.SaveScores._merge", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit, match="killed"):
             call(cwd, "test", *args)
     call(cwd, "test", *args)

@@ -227,7 +227,7 @@ def main() -> None:
     # Imported once, here: every run is a fork.
     import mmpretrain.models  # noqa: F401
 
-    import vgg_mm.testing.evaluate  # noqa: F401
+    import tools.evaluation  # noqa: F401
     from tools.processes import prepare_process
 
     prepare_process()

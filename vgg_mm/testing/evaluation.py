@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel
 from mmpretrain.models import GlobalAveragePooling, LinearClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
@@ -210,3 +211,23 @@ def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
         )
     rows, columns = (torch.linspace(0, side - size, grid).round().int().tolist() for side in (h, w))
     return [image[:, i : i + size, j : j + size] for i in rows for j in columns]
+
+
+def multi_scale(cfg: Config) -> ConfigDict:
+    """The transform of the test-time pipeline whose ``scales`` are the config's Q.
+
+    Raises:
+        UserError: If the config does not say how to test.
+    """
+    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
+    if len(found) != 1 or "tta_model" not in cfg:
+        raise UserError(
+            f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.Evaluation "
+            "and a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
+        )
+    return found[0]
+
+
+def finds_boxes(cfg: Config) -> bool:
+    """Whether the config's net predicts boxes, so that its tests are those of appendix A."""
+    return (cfg.get("tta_model") or {}).get("type") == "vgg_mm.Localizer"

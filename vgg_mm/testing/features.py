@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from vgg_mm.arrays import Rows
 from vgg_mm.errors import UserError, suggest
 from vgg_mm.models import VGG, VGGFC
-from vgg_mm.registry import METRICS, MODELS
+from vgg_mm.registry import MODELS
 from vgg_mm.testing.evaluation import Evaluation
-from vgg_mm.testing.scores import SaveScores, Stored
+from vgg_mm.testing.scores import Stored
 
 FCS = ("fc6", "fc7", "fc8")
 
@@ -190,14 +190,3 @@ class Features(Stored):
         """``images`` and ``dimensions``, their numbers."""
         images, dimensions = self.features.shape
         return {"images": images, "dimensions": dimensions}
-
-
-@METRICS.register_module()
-class SaveFeatures(SaveScores):
-    """Keeps the descriptor of every image and writes :class:`Features`, sorted by name.
-
-    Takes :class:`vgg_mm.SaveScores`' arguments.
-    """
-
-    default_prefix = "features"
-    stored = Features

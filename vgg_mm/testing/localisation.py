@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier, build_classifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -28,10 +25,10 @@ from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.models import VGG, BoxHead, VGGHead
 from vgg_mm.models.cpu import speed_up
-from vgg_mm.registry import HOOKS, METRICS, MODELS
+from vgg_mm.registry import METRICS, MODELS
 from vgg_mm.testing.boxes import THRESHOLD, fits, map_corners, merge, mirrored
 from vgg_mm.testing.evaluation import Evaluation
-from vgg_mm.testing.scores import SaveScores, Scores, Stored, file_sha256
+from vgg_mm.testing.scores import Scores, Stored, file_sha256
 from vgg_mm.weights.checkpoint import check_fit, read_checkpoint
 
 GUESSES = 5  # that ILSVRC allows for an image
@@ -433,18 +430,6 @@ def _windows(net: ImageClassifier) -> tuple[int, int]:
     return net.backbone.stride * net.head.fc6.kernel_size[0], net.backbone.stride
 
 
-@HOOKS.register_module()
-class PrepareHook(Hook):
-    """Has a :class:`Localizer` read its files once the data set has the checkpoint's classes."""
-
-    priority = "VERY_LOW"
-
-    def before_test(self, runner: Runner) -> None:
-        """Calls :meth:`Localizer.prepare`."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.prepare(runner.test_loop.dataloader.dataset)
-
-
 @dataclass
 class Guesses(Stored):
     """The guesses of a data set, at most five an image.
@@ -489,29 +474,3 @@ class Guesses(Stored):
         """``top1`` and, of several guesses, ``top5``: the localisation errors in %."""
         ks = (1,) if self.guesses.shape[1] == 1 else (1, GUESSES)
         return {f"top{k}": self.error(k) for k in ks}
-
-
-@METRICS.register_module()
-class SaveGuesses(SaveScores):
-    """Keeps the guesses of every image and writes :class:`Guesses`, sorted by name.
-
-    Takes :class:`vgg_mm.SaveScores`' arguments.
-    """
-
-    default_prefix = "localisation"
-    stored = Guesses
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps a batch's guesses.
-
-        Raises:
-            UserError: If a sample has no ``gt_bboxes`` to compare them with.
-        """
-        for sample in data_samples:
-            if "gt_bboxes" not in sample:
-                raise UserError(
-                    f"{sample['img_path']} comes without gt_bboxes: test on a data set with boxes, "
-                    "such as vgg_mm.ImageNetBoxes, and have tta_pipeline pack them "
-                    "(algorithm_keys=['gt_bboxes'])."
-                )
-        super().process(data_batch, data_samples)
