@@ -9,16 +9,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tools.analysis.fusion import check_same_data
+from tools.analysis.tables_7_12 import TABLE_8, TABLE_9, BoxRow, BoxSettingRow, box_config_name
 from vgg_mm.errors import UserError
-from vgg_mm.paper import (
-    S_JITTER,
-    TABLE_8,
-    TABLE_9,
-    BoxRow,
-    BoxSettingRow,
-    box_config_name,
-    config_name,
-)
+from vgg_mm.paper import S_JITTER, config_name
 from vgg_mm.testing.boxes import blacklisted
 from vgg_mm.testing.localisation import Guesses
 
