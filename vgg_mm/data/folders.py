@@ -93,11 +93,7 @@ class Folders(CustomDataset):
         return loaded
 
     def load_data_list(self) -> list[dict]:
-        """Lists the images, each with its label.
-
-        Raises:
-            UserError: If there are none, a folder is no class, or a list names no class.
-        """
+        """Lists the images, each with its label."""
         if self.ann_file.endswith(".json"):
             images = self._read_json()
         else:

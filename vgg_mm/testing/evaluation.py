@@ -122,11 +122,7 @@ class Evaluation(BaseTTAModel):
 
     @memory_reused()
     def _evaluate(self, data: dict) -> Tensor:
-        """A batch, for each scale a list of N images -> (N, V, classes), V views times scales.
-
-        Raises:
-            CorruptImageError: If the memory is too small; the largest image is named.
-        """
+        """A batch, for each scale a list of N images -> (N, V, classes), V views times scales."""
         inputs, evaluate = data["inputs"], {"dense": self._dense, "crops": self._multi_crop}
         sizes = [image.numel() for image in inputs[0]]
         largest = data["data_samples"][sizes.index(max(sizes))].get("img_path", "an image")

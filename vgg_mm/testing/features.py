@@ -63,9 +63,6 @@ def layer_maps(
 
     Returns:
         The layers' maps (b, C, h, w) by name; of FC layers one vector for each window of fc6.
-
-    Raises:
-        UserError: If the net has no such layer, or the image is too small for it.
     """
     modules, maps = tappable(net, before_relu), {}
     with ExitStack() as hooks:
@@ -113,9 +110,6 @@ class FeatureExtractor(Evaluation):
 
     Attributes:
         channels: Those of each layer, once it has run.
-
-    Raises:
-        UserError: If the net has no such layer.
     """
 
     def __init__(

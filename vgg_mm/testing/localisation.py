@@ -46,11 +46,7 @@ class BoxAccuracy(BaseMetric):
     default_prefix = "accuracy"
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps whether each image's box is right.
-
-        Raises:
-            UserError: If a sample has no ``gt_bboxes``.
-        """
+        """Keeps whether each image's box is right."""
         for sample in data_samples:
             if "gt_bboxes" not in sample:
                 raise UserError(
@@ -91,9 +87,6 @@ class Joined:
 
         Args:
             classes: Those of the test.
-
-        Raises:
-            UserError: If they do not load safely, or are of another net, input or other classes.
         """
         saved = read_checkpoint(self.checkpoint)
         meta = saved.get("meta", {})
@@ -219,9 +212,6 @@ class Localizer(Evaluation):
 
         Args:
             classes: The classes of ``module``.
-
-        Raises:
-            UserError: As :meth:`Joined.load`.
         """
         for each in [*self.joined, *self.raters]:
             if isinstance(each, Joined):
@@ -341,11 +331,7 @@ class Localizer(Evaluation):
         return guesses
 
     def _stored(self, path: str) -> np.ndarray:
-        """The best classes of an image by the file of posteriors, which names it by its path's end.
-
-        Raises:
-            UserError: If the file has none.
-        """
+        """The best classes of an image, which the file of posteriors names by its path's end."""
         parts = PurePath(path).parts
         for i in range(len(parts)):
             if (found := self.best.get("/".join(parts[i:]))) is not None:
