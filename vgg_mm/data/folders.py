@@ -21,11 +21,7 @@ WARNING = 30  # logging's level
 
 
 def read_lines(file: str, what: str = "images") -> list[tuple[int, str]]:
-    """The lines of a file that are not empty, each with its number.
-
-    Args:
-        file: On any of mmengine's storage backends.
-        what: What the lines name, for errors.
+    """The lines of a file that are not empty, each with its number; ``what`` is what they name.
 
     Raises:
         UserError: If the file is missing, no text or empty.

@@ -62,13 +62,7 @@ def map_corners(head: BoxHead, boxes: Tensor, stride: int) -> Tensor:
     Position (i, j) looks at the window whose corner is the pixel (stride * i, stride * j), and
     which is as large as a training crop.
 
-    Args:
-        head: Whose boxes they are.
-        boxes: (..., 4, h, w), as :meth:`vgg_mm.BoxHead.box_map` makes them.
-        stride: Pixels between neighbouring positions.
-
-    Returns:
-        (..., h * w, 4) in pixels, row by row.
+    :meth:`vgg_mm.BoxHead.box_map`'s boxes (..., 4, h, w) -> (..., h * w, 4) in pixels, row by row.
     """
     h, w = boxes.shape[-2:]
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")

@@ -189,13 +189,7 @@ class Evaluation(BaseTTAModel):
 def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
     """Cuts a regular grid of crops whose corners are the image's.
 
-    Args:
-        image: An image (3, H, W).
-        grid: Crops along each side.
-        size: The crops' side in pixels.
-
-    Returns:
-        The grid * grid crops (3, size, size), row by row, as views of the image.
+    An image (3, H, W) -> the grid * grid crops (3, size, size), row by row, as views of it.
 
     Raises:
         UserError: If a side is shorter than the crop.

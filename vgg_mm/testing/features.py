@@ -137,11 +137,7 @@ class FeatureExtractor(Evaluation):
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
-        """Describes a batch.
-
-        Args:
-            data: ``inputs``, for each scale a list of N uint8 images (3, H, W), and the N
-                ``data_samples``.
+        """Describes a batch, which is as :meth:`Evaluation.test_step` takes it.
 
         Returns:
             The N samples with ``features`` (D,), of L2 norm 1. D is the layer's channels, or with

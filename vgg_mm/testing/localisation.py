@@ -83,11 +83,7 @@ class Joined:
         self.net: ImageClassifier = build_classifier(self.cfg.model)
 
     def load(self, classes: Sequence[str]) -> None:
-        """Loads the weights.
-
-        Args:
-            classes: Those of the test.
-        """
+        """Loads the weights; UserError if they are of another net, input or other ``classes``."""
         saved = read_checkpoint(self.checkpoint)
         meta = saved.get("meta", {})
         check_input(meta, self.cfg.model, self.checkpoint)
@@ -208,11 +204,7 @@ class Localizer(Evaluation):
                 )
 
     def load(self, classes: Sequence[str]) -> None:
-        """Loads the weights of ``others`` and ``classifier``, where these tell checkpoints.
-
-        Args:
-            classes: The classes of ``module``.
-        """
+        """Loads the weights of ``others`` and ``classifier``, see :meth:`Joined.load`."""
         for each in [*self.joined, *self.raters]:
             if isinstance(each, Joined):
                 each.load(classes)
@@ -261,9 +253,8 @@ class Localizer(Evaluation):
         """Guesses where the things of a batch are.
 
         Args:
-            data: ``inputs``, for each scale a list of N uint8 images (3, H, W), and the N
-                ``data_samples`` with ``img_path``, ``ori_shape`` and, where known, ``gt_label`` and
-                ``gt_bboxes`` (n, 4), in the file's pixels.
+            data: As for :meth:`Evaluation.test_step`; samples have ``img_path``, ``ori_shape`` and,
+                where known, ``gt_label`` and ``gt_bboxes`` (n, 4), in the file's pixels.
 
         Returns:
             The N samples with ``guesses`` (G, 7), see :class:`Guesses`; G is five, or the classes'
@@ -370,14 +361,9 @@ class Localizer(Evaluation):
 def _in_file(
     boxes: Tensor, left: int, top: int, scaled: tuple[int, int], shape: tuple[int, int]
 ) -> Tensor:
-    """Boxes (..., 4) of a part of a rescaled image, in pixels of the file.
+    """Boxes (..., 4) in pixels of a part of a ``scaled`` image (H, W) -> in those of the file.
 
-    Args:
-        boxes: In the part's pixels.
-        left: Where the part begins.
-        top: Likewise.
-        scaled: The rescaled image's size (H, W).
-        shape: The file's.
+    The part begins at ``left``, ``top``; ``shape`` is the file's size (H, W).
     """
     ratios = [shape[1] / scaled[1], shape[0] / scaled[0]]
     return (boxes + boxes.new_tensor([left, top] * 2)) * boxes.new_tensor(ratios * 2)
