@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tools.analysis import tables_7_12 as later
-from tools.analysis.tables_7_12 import TABLE_7, TABLE_9, box_config_name
+from tools.analysis.tables_7_12 import TABLE_7, TABLE_9
 from vgg_mm import paper
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, stages
+from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, box_config_name, stages
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

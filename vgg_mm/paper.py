@@ -103,6 +103,11 @@ def config_name(arch: str, S: Side) -> str:
     return f"vgg{depth}_{arch.lower().replace('-', '_')}_{S if isinstance(S, int) else 'jitter'}"
 
 
+def box_config_name(S: int) -> str:
+    """The name of the config that trains net D at ``S`` to predict boxes."""
+    return f"{config_name('D', S)}_boxes"
+
+
 def scaled(side: Side, crop: int) -> Side:
     """The paper's S or Q for crops of ``crop`` pixels in place of 224, such as 37 for 256 at 32."""
     if isinstance(side, tuple):

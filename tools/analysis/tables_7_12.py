@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vgg_mm.paper import TABLE_5, TABLE_6, config_name
+from vgg_mm.paper import TABLE_5, TABLE_6
 
 # The field in 2014: method, top-1 val, top-5 val, top-5 test error in %. GoogLeNet's figures are
 # printed as one cell over both top-5 columns.
@@ -74,11 +74,6 @@ TABLE_9 = (
     BoxRow(((384, (352, 384)),), 27.5, None),
     BoxRow(((256, (256,)), (384, (352, 384))), 26.9, 25.3),
 )
-
-
-def box_config_name(S: int) -> str:
-    """The name of the config that trains net D at ``S`` to predict boxes."""
-    return f"{config_name('D', S)}_boxes"
 
 
 # Localisation in 2014: method, top-5 val and test error in %.
