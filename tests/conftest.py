@@ -1,3 +1,4 @@
+import gc
 import os
 import runpy
 import sys
@@ -61,6 +62,12 @@ def plain_config_dumps():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FORMATTER, "FormatCode", lambda text, **_: (text, True))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections():
+    """mmengine collects garbage for every data set: among what was imported it takes long."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -225,6 +225,7 @@ def main() -> None:
     args = args.parse_args()
     random.seed(args.seed)
     # Imported once, here: every run is a fork.
+    import matplotlib.backends.backend_agg  # noqa: F401
     import mmpretrain.models  # noqa: F401
 
     import tools.evaluation  # noqa: F401
