@@ -37,7 +37,6 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
 
-    from tools.analysis.voc import VOCList
     from tools.arguments import load_config
     from tools.evaluation import extract
     from tools.processes import start_processes
@@ -46,6 +45,8 @@ def main() -> None:
     if args.data.is_dir():
         data = dict(type="vgg_mm.Folders", data_root=str(args.data))
     elif args.data.is_file():
+        from tools.analysis.voc import VOCList
+
         data = dict(type=f"vgg_mm.{VOCList.__name__}", ann_file=str(args.data))
     else:
         raise UserError(f"no data {args.data}: give a folder of classes, or a list of images.")
