@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors", "huggingface_hub"]
-TEST = ["pytest", "pytest-xdist", "piq", "pycocotools", "torchvision", "timm", "setuptools>=71"]
-TEST += [*SVM, *WEIGHTS]
+TEST = ["pytest", "pytest-xdist>=3.8", "piq", "pycocotools", "torchvision", "timm"]
+TEST += ["setuptools>=71", *SVM, *WEIGHTS]
 
 setup(
     name="vgg_mm",

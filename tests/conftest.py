@@ -1,5 +1,5 @@
+import gc
 import os
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,30 +11,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 from PIL import Image
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 from vgg_mm.cli.commands import commands
 from vgg_mm.data.scenes import Settings, draw_scenes
 from vgg_mm.upstream import FORMATTER
 
 ROOT = Path(__file__).parents[1]
-SKIPS = os.environ.get("VGG_MM_SKIPS")  # .ci/run's: a regex of the reasons that may skip a test
+# Begun first, so that at the end no worker waits for another one's minute.
+LONG = ["test_runs", "test_commands", "test_packaging", "test_protocols", "test_localise"]
+LONG += ["test_signals", "test_box_runs", "test_classes", "test_benchmarks", "test_features"]
 
 
-def _fail_if_skipped(report):
-    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
-    if SKIPS is not None and reason and not re.search(SKIPS, reason):
-        report.outcome, report.longrepr = "failed", f"VGG_MM_SKIPS does not allow: {reason}"
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    return _fail_if_skipped((yield))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector):
-    return _fail_if_skipped((yield))
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +62,12 @@ def plain_config_dumps():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FORMATTER, "FormatCode", lambda text, **_: (text, True))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections():
+    """mmengine collects garbage for every data set: among what was imported it takes long."""
+    gc.freeze()
 
 
 @pytest.fixture

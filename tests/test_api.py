@@ -20,13 +20,13 @@ from small_nets import TORCHVISION, lively, timm_net, torchvision_net
 from torch import nn
 
 import vgg_mm
+from tools.evaluation import evaluate, extract
 from vgg_mm.api import IMAGENET
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.data.images import CorruptImageError
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.testing import Features, Scores
-from vgg_mm.testing.evaluate import evaluate, extract
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("green", "red")

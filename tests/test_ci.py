@@ -79,11 +79,11 @@ def test_ci_names_a_folder_of_wheels(ci):
 
 @pytest.mark.parametrize(("skips", "outcome"), [(None, 0), ("no .pple|no pear", 0), ("no pear", 1)])
 def test_a_skip_fails_where_its_reason_is_not_allowed(skips, outcome, tmp_path):
-    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
     (tmp_path / "test_x.py").write_text("import pytest\ndef test_x(): pytest.skip('no apple')\n")
     env = {key: value for key, value in os.environ.items() if key != "VGG_MM_SKIPS"}
-    env |= {"PYTHONPATH": str(ROOT)} | ({} if skips is None else {"VGG_MM_SKIPS": skips})
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-c", os.devnull, "test_x.py"]
+    env |= {"PYTHONPATH": str(ROOT / "tests")} | ({} if skips is None else {"VGG_MM_SKIPS": skips})
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "skips"]
+    command += ["-c", os.devnull, "test_x.py"]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == outcome, done.stdout
     assert ("VGG_MM_SKIPS does not allow: Skipped: no apple" in done.stdout) == outcome

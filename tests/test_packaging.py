@@ -198,8 +198,8 @@ stress_resume --help
 benchmark testing --help
 """
     scripts = f"""\
-dist_train demo 2 --work-dir dist {small}
-dist_test demo {best} 2 --work-dir dist {small}
+dist_train demo 1 --work-dir dist {small}
+dist_test demo {best} 1 --work-dir dist {small}
 slurm_train nodes name demo --work-dir slurm {small}
 """
     typed = [line.split()[0] for line in (commands + scripts).splitlines()]

@@ -71,7 +71,7 @@ def dry_run(cfg: Config, evaluate: Callable[..., dict] | None) -> None:
 
     Args:
         cfg: The run's config.
-        evaluate: :func:`vgg_mm.testing.evaluate.evaluate`; None leaves the test out.
+        evaluate: :func:`tools.evaluation.evaluate`; None leaves the test out.
 
     Raises:
         UserError: If something that the run needs is missing or fails; it says what.

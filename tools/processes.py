@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import cache
 
@@ -17,10 +18,12 @@ from vgg_mm.upstream import format_configs_once
 def prepare_process() -> None:
     """Spares this process work that nobody wants done.
 
-    mmengine formats a config once alone; and what dies out in a net, momenta above all, ends in
+    mmengine formats a config once alone; its search for garbage, at every data set that is built,
+    passes over what has been imported; and what dies out in a net, momenta above all, ends in
     numbers so small that CPUs crawl over them: they are 0 from here on.
     """
     format_configs_once()
+    gc.freeze()
     torch.set_flush_denormal(True)
 
 

@@ -58,9 +58,10 @@ def main() -> None:
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.paper_tables import beside_paper
     from tools.arguments import load_config
+    from tools.evaluation import evaluate
     from tools.processes import start_processes
     from vgg_mm.cli.configs import get_config
-    from vgg_mm.testing.evaluate import evaluate, finds_boxes, multi_scale
+    from vgg_mm.testing.evaluation import finds_boxes, multi_scale
 
     def joined(config, checkpoint="", *scales):
         if not checkpoint or not all(Q.isdecimal() for Q in scales):

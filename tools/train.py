@@ -86,9 +86,10 @@ def main() -> None:
     from tools.analysis.report import draw_report
     from tools.arguments import load_config
     from tools.dry_run import dry_run
+    from tools.evaluation import check_protocol, evaluate, names_classes
     from tools.processes import start_processes
     from tools.resume import latest
-    from vgg_mm.testing.evaluate import check_protocol, evaluate, finds_boxes, names_classes
+    from vgg_mm.testing.evaluation import finds_boxes
     from vgg_mm.weights.checkpoint import read_checkpoint
 
     cfg = load_config(args)

@@ -34,8 +34,7 @@ from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, BoxHead, VGGHead
 from vgg_mm.models.cpu import laid_out
 from vgg_mm.paper import TABLE_1
-from vgg_mm.testing.evaluate import finds_boxes, multi_scale
-from vgg_mm.testing.evaluation import Evaluation
+from vgg_mm.testing.evaluation import Evaluation, finds_boxes, multi_scale
 from vgg_mm.testing.features import FeatureExtractor, layer_maps
 from vgg_mm.testing.localisation import Localizer
 from vgg_mm.testing.plain import Labelled, Plain, PlainEvaluation

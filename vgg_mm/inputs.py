@@ -137,15 +137,10 @@ class Input:
 
 
 def check_input(meta: object, model: Mapping[str, Any], name: str) -> None:
-    """Compares a checkpoint's note of its input, if it has one, with a config's.
-
-    Args:
-        meta: The checkpoint's, if it has any.
-        model: The config's ``model``.
-        name: What to call the checkpoint.
+    """Compares a checkpoint's note of its input, if its ``meta`` has one, with a config's.
 
     Raises:
-        UserError: If they differ.
+        UserError: If they differ; it calls the checkpoint ``name``.
     """
     if not isinstance(meta, dict) or "input" not in meta or not model.get("data_preprocessor"):
         return

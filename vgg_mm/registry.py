@@ -28,7 +28,7 @@ def _child(name: str, parent: Registry, locations: list[str]) -> Registry:
 
 
 DATASETS = _child("dataset", root.DATASETS, _DATA)
-DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, [*_DATA, *_TESTING])
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, _DATA)
 TRANSFORMS = _child("transform", root.TRANSFORMS, _DATA)
 FUNCTIONS = _child("function", root.FUNCTIONS, _DATA)
 MODELS = _child("model", root.MODELS, _MODELS)
@@ -36,5 +36,5 @@ MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS, _TRAINING)
 WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS, [*_MODELS, *_WEIGHTS])
 LOOPS = _child("loop", root.LOOPS, _TRAINING)
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, _TRAINING)
-HOOKS = _child("hook", root.HOOKS, [*_TRAINING, *_WEIGHTS, *_TESTING])
+HOOKS = _child("hook", root.HOOKS, [*_TRAINING, *_WEIGHTS])
 METRICS = _child("metric", root.METRICS, _TESTING)

@@ -38,11 +38,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file, whole or not at all.
-
-    Raises:
-        UserError: As :func:`replacing` does.
-    """
+    """Writes a text file, whole or not at all."""
     with replacing(path) as file:
         file.write(text.encode())
 

@@ -21,13 +21,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from tools.evaluation import check_protocol, evaluate
 from vgg_mm.api import load
 from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_images, hidden
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.errors import UserError
-from vgg_mm.testing.evaluate import check_protocol, evaluate
 from vgg_mm.testing.scores import Scores
 from vgg_mm.weights.checkpoint import read_checkpoint
 

@@ -9,17 +9,10 @@ from PIL import Image
 
 import vgg_mm.models  # noqa: F401
 from tools.analysis import report
+from tools.keeping import RemainingSampler, SaveScores, parts_folder
 from vgg_mm.data import MultiScale
 from vgg_mm.errors import UserError
-from vgg_mm.testing import (
-    Evaluation,
-    Guesses,
-    RemainingSampler,
-    SaveScores,
-    Scores,
-    grid_crops,
-)
-from vgg_mm.testing.scores import parts_folder
+from vgg_mm.testing import Evaluation, Guesses, Scores, grid_crops
 
 CLASSIFIER = dict(
     type="ImageClassifier",
@@ -258,7 +251,7 @@ def test_an_interrupted_test_goes_on_with_what_is_not_scored(tmp_path):
 @pytest.mark.parametrize("nothing", [np.nan, np.inf])
 def test_a_score_that_is_no_number_is_an_error_and_said(nothing, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("vgg_mm.testing.scores.print_log", lambda line, *_: said.append(line))
+    monkeypatch.setattr("tools.keeping.print_log", lambda line, *_: said.append(line))
     posteriors = np.full((5, 2, 3), 1 / 3)
     posteriors[[0, 3]] = [0.5, 0.3, 0.2]  # right; the third is a tie
     posteriors[1, 1, 2] = posteriors[4] = nothing

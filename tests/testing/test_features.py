@@ -19,11 +19,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from whole_strides import whole_strides
 
-from tools.analysis.voc import VOCList
+from tools.evaluation import extract
+from tools.keeping import SaveFeatures
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
-from vgg_mm.testing import FeatureExtractor, Features, SaveFeatures
-from vgg_mm.testing.evaluate import extract
+from vgg_mm.testing import FeatureExtractor, Features
 
 ROOT = Path(__file__).parents[2]
 
@@ -268,6 +268,8 @@ def test_the_tool_reads_vocs_lists(tool, mistake, cfg, checkpoint, voc):
 
 
 def test_an_incomplete_list_is_told_so(voc):
+    from tools.analysis.voc import VOCList  # which the tool finds by itself
+
     cat = voc.with_name("cat_val.txt")
     whole = cat.read_text()
     for text, says in [
@@ -309,6 +311,8 @@ def actions(voc):
 
 
 def test_persons_are_described_by_their_boxes(tool, mistake, cfg, net, checkpoint, voc, actions):
+    from tools.analysis.voc import VOCList  # which the tool finds by itself
+
     cfg.dump("narrow.py")
     typed = ["extract_features", "narrow.py", checkpoint, actions, "--scales", 64, 97]
     tool(*typed, "--boxes", "--out", "persons.npz")

@@ -10,14 +10,15 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from tools.analysis.stored_boxes import blacklisted
+from tools.keeping import SaveGuesses
 from vgg_mm.data import rescale
 from vgg_mm.errors import UserError
 from vgg_mm.models import BoxHead
-from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, SaveGuesses, Scores
+from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, Scores
 from vgg_mm.testing import boxes as testing_boxes
 from vgg_mm.testing.boxes import (
     MOST,
-    blacklisted,
     fits,
     map_corners,
     match_scores,

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from tools import keeping as module
 from tools.analysis.fusion import fuse
 from tools.benchmarks import stores
+from tools.keeping import RemainingSampler, SaveScores
 from vgg_mm import arrays
 from vgg_mm.errors import UserError
-from vgg_mm.testing import RemainingSampler, SaveScores, Scores
-from vgg_mm.testing import scores as module
+from vgg_mm.testing import Scores
 
 N, CLASSES = 30, 6
 

@@ -65,13 +65,11 @@ def test_the_stores_benchmark_counts_memory_but_not_files(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("jpegtran"), reason="tiles with jpegtran")
-def test_the_input_benchmark_measures_given_pictures(tmp_path):
+def test_the_input_benchmark_measures_given_pictures(tool, tmp_path):
     generate(tmp_path, 3)
     file = tmp_path / "figures.json"
     arguments = ["input", "--data", str(tmp_path), "--rounds", "1", "--json", str(file)]
-    command = [sys.executable, ROOT / "tools/benchmarks/benchmark.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "3 of 3 tiled" in done.stdout
+    assert "3 of 3 tiled" in tool("benchmark", *arguments)
     figures = json.loads(file.read_text())
     assert set(figures) >= {
         "untouched_vs_mmpretrain",

@@ -35,6 +35,7 @@ DEMO = str(ROOT / "configs/demo.py")
 # A run of seconds: one epoch of a narrow net in big batches.
 SHORT = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=128", "model.backbone.width=4"]
 SHORT += ["model.head.in_channels=32", "model.head.channels=16"]
+SHORT += ["default_hooks.logger.interval=1"]
 
 
 def run(*command, cwd, **env):
@@ -54,11 +55,26 @@ def fails(*command, cwd, **env):
     return done.stderr.rpartition("error: ")[2]
 
 
+@pytest.fixture
+def typed(tool, monkeypatch):
+    """Runs a tool in a folder, in this process, for in its own each costs seconds.
+
+    The arguments end with those of ``--cfg-options``; returns what is printed.
+    """
+
+    def call(cwd, name, *arguments):
+        monkeypatch.chdir(cwd)
+        return tool(name, *arguments, f"experiment_name={uuid.uuid4()}")  # mmengine's: a second's
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, few_scenes):
     """A folder where the demo was trained for an epoch, and what the tool printed."""
     cwd = tmp_path_factory.mktemp("demo")
-    shutil.copytree(few_scenes, cwd / "data/demo")
+    (cwd / "data").mkdir()
+    (cwd / "data/demo").symlink_to(few_scenes)
     done = run(ROOT / "tools/train.py", DEMO, "--cfg-options", *SHORT, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd, done.stdout
@@ -74,17 +90,14 @@ def test_train_ends_with_a_test_and_a_picture(trained):
     assert len(scores.names) == len(list((cwd / "data/demo/val").rglob("*.JPEG")))
 
 
-def test_test_repeats_the_result(trained):
+def test_test_repeats_the_result(trained, typed):
     cwd, _ = trained
     best = cwd / "work_dirs/demo/best.pth"
     before = Scores.load(cwd / "work_dirs/demo/scores.npz")
-    done = run(
-        ROOT / "tools/test.py", DEMO, best, "--work-dir", "again", "--cfg-options", *SHORT, cwd=cwd
-    )
-    assert done.returncode == 0, done.stderr
+    printed = typed(cwd, "test", DEMO, best, "--work-dir", "again", "--cfg-options", *SHORT)
     after = Scores.load(cwd / "again/scores.npz")
     assert np.allclose(before.posteriors, after.posteriors, atol=1e-6)
-    assert f"top-1 error {before.error(1):.1f}%" in done.stdout
+    assert f"top-1 error {before.error(1):.1f}%" in printed
 
 
 def test_checkpoints_load_safely(trained):
@@ -95,14 +108,14 @@ def test_checkpoints_load_safely(trained):
         assert checkpoint["message_hub"]["log_scalars"]["train/loss"]["log"].ndim == 1
 
 
-def test_resume_goes_on(trained, tmp_path):
+def test_resume_goes_on(trained, typed, tmp_path):
     cwd, _ = trained
-    longer = [*SHORT, "train_cfg.max_epochs=2"]
-    done = run(ROOT / "tools/train.py", DEMO, "--resume", "--cfg-options", *longer, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    assert "Epoch(train) [2]" in done.stdout + done.stderr
-    assert "Epoch(train) [1]" not in done.stdout + done.stderr
-    assert "--resume: the training goes on from " in done.stdout + done.stderr
+    shutil.copytree(cwd / "work_dirs/demo", tmp_path / "run")
+    arguments = [DEMO, "--resume", "--work-dir", tmp_path / "run", "--cfg-options", *SHORT]
+    printed = typed(cwd, "train", *arguments, "train_cfg.max_epochs=2")
+    assert "Epoch(train) [2]" in printed
+    assert "Epoch(train) [1]" not in printed
+    assert "--resume: the training goes on from " in printed
 
 
 CHAIN = """
@@ -118,18 +131,15 @@ param_scheduler = [dict(type="vgg_mm.PlateauLR", patience=0, threshold=1000)]
 """
 
 
-def test_the_papers_chain(trained, tmp_path):
+def test_the_papers_chain(trained, tool, tmp_path, monkeypatch):
     """Net A to the end of its third plateau; D from A's layers; D's weights at another S."""
-    cwd, _ = trained
+    monkeypatch.chdir(trained[0])
 
     def chained(name, arch, epochs, *arguments):
         config = tmp_path / f"{name}.py"
         config.write_text(CHAIN.format(demo=DEMO, arch=arch, epochs=epochs))
-        done = run(
-            ROOT / "tools/train.py", config, "--work-dir", tmp_path / name, *arguments, cwd=cwd
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr, tmp_path / name / "best.pth"
+        printed = tool("train", config, "--work-dir", tmp_path / name, *arguments)
+        return printed, tmp_path / name / "best.pth"
 
     log, a = chained("a", "A", 30)
     assert "Started from random weights, seed 0" in log
@@ -144,19 +154,16 @@ def test_the_papers_chain(trained, tmp_path):
     assert torch.load(jitter)["meta"]["started_from"] == f"the weights of {d}"
 
 
-def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, monkeypatch, capsys):
+def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, typed):
     cwd, _ = trained
-    done = run(
-        ROOT / "tools/train.py", DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT,
-        cwd=cwd,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = [DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT]
+    printed = typed(cwd, "train", *arguments)
     train, val = (len(list((cwd / "data/demo" / s).rglob("*.JPEG"))) for s in ("train", "val"))
-    assert f"data: {train} training images of 64 classes, {val} for validation" in done.stdout
-    assert "start: random weights, seed 0" in done.stdout
-    assert re.search(r"speed: .* s a step of 128 images", done.stdout)
-    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", done.stdout)
-    assert "tried: training, validation, a checkpoint, --resume, the test" in done.stdout
+    assert f"data: {train} training images of 64 classes, {val} for validation" in printed
+    assert "start: random weights, seed 0" in printed
+    assert re.search(r"speed: .* s a step of 128 images", printed)
+    assert re.search(r"time: \d+:\d\d:\d\d for 1 epochs of 8 steps and 1 validations", printed)
+    assert "tried: training, validation, a checkpoint, --resume, the test" in printed
     assert not (cwd / "dry").exists() and not list(cwd.rglob(".dry_run_*"))
 
 
@@ -184,13 +191,11 @@ def test_a_dry_run_ends_workers_itself():
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
-def test_a_dry_run_of_a_run_under_way(trained, tool, monkeypatch):
+def test_a_dry_run_of_a_run_under_way(trained, typed):
     cwd, _ = trained
-    monkeypatch.chdir(cwd)
     before = sorted((path, path.stat().st_mtime) for path in (cwd / "work_dirs").rglob("*"))
     options = ["train_cfg.max_epochs=3", "default_hooks.checkpoint.save_best=auto"]
-    options += [f"experiment_name={uuid.uuid4()}"]  # mmengine's are of a second
-    says = tool("train", DEMO, "--dry-run", "--resume", "--cfg-options", *SHORT, *options)
+    says = typed(cwd, "train", DEMO, "--dry-run", "--resume", "--cfg-options", *SHORT, *options)
     assert "tried: " in says
     assert before == sorted((p, p.stat().st_mtime) for p in (cwd / "work_dirs").rglob("*"))
 
@@ -241,46 +246,25 @@ def losses(work_dir):
 
 def test_two_processes_train_as_one(trained, tmp_path):
     cwd, _ = trained
-    options = [*SHORT, "default_hooks.logger.interval=1"]  # only the order of sums differs
-    one = run(
-        ROOT / "tools/train.py", DEMO, "--work-dir", tmp_path / "one", "--cfg-options", *options,
-        cwd=cwd,
+    halves = [*SHORT, "train_dataloader.batch_size=64"]  # only the order of sums differs
+    done = run(
+        ROOT / "tools/dist_train.sh", DEMO, 2, "--work-dir", tmp_path, "--cfg-options", *halves,
+        cwd=cwd, PORT="29517",
     )  # fmt: skip
-    halves = [*options, "train_dataloader.batch_size=64"]
-    two = run(
-        ROOT / "tools/dist_train.sh", DEMO, 2, "--work-dir", tmp_path / "two",
-        "--cfg-options", *halves, cwd=cwd,
-    )  # fmt: skip
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    a, b = (Scores.load(tmp_path / name / "scores.npz") for name in ("one", "two"))
+    assert done.returncode == 0, done.stderr
+    one, two = cwd / "work_dirs/demo", tmp_path
+    a, b = (Scores.load(folder / "scores.npz") for folder in (one, two))
     assert (a.names == b.names).all() and (a.labels == b.labels).all()
     assert np.allclose(a.posteriors, b.posteriors, atol=1e-4)
     # mmengine smooths the logged loss over a window that both share; each process logs its own.
-    assert len(losses(tmp_path / "one")) == len(losses(tmp_path / "two"))
-    again = run(
-        ROOT / "tools/dist_test.sh", DEMO, tmp_path / "two/best.pth", 2,
-        "--work-dir", tmp_path / "tested", "--cfg-options", *options, cwd=cwd, PORT="29517",
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    c = Scores.load(tmp_path / "tested/scores.npz")
-    assert np.allclose(b.posteriors, c.posteriors, atol=1e-6)
+    assert len(losses(one)) == len(losses(two)) == 8
 
 
-def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, jpeg_tree, tmp_path):
+def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jpeg_tree, tmp_path):
     cwd, _ = trained
     best = cwd / "work_dirs/demo/best.pth"
-    options = [*SHORT, "model.head.num_classes=2", "train_dataloader.batch_size=2"]
-    for split in ("train", "val"):
-        loader = f"{split}_dataloader.dataset" + (".dataset" if split == "train" else "")
-        options += [f"{loader}.type=vgg_mm.Folders", f"{loader}.data_root={jpeg_tree}"]
-    options += ["test_dataloader.dataset.type=vgg_mm.Folders"]
-    options += [f"test_dataloader.dataset.data_root={jpeg_tree}"]
-    done = run(
-        ROOT / "tools/train.py", DEMO, "--start-from", best, "--work-dir", tmp_path,
-        "--cfg-options", *options, cwd=cwd,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    output = done.stdout + done.stderr
+    arguments = [DEMO, "--start-from", best, "--work-dir", tmp_path, *folders(jpeg_tree)]
+    output = typed(cwd, "train", *arguments, "train_dataloader.batch_size=2")
     assert "10 layers taken; of the file are left head.fc8; head.fc8 starts new" in output
     assert "head.fc8.weight (fc8.weight) is [64, 16, 1, 1], not [2, 16, 1, 1]" in output
     assert "lr: 1.0000e-03" in output
@@ -363,11 +347,11 @@ def test_only_a_configs_key_is_called_misspelt():
         errors.run(lambda: {}["the key that is not in the dict"])
 
 
-def test_on_demand_every_error_shows_its_traceback(monkeypatch, trained):
-    cwd, _ = trained
-    done = run(ROOT / "tools/test.py", DEMO, "no.pth", cwd=cwd, VGG_MM_DEBUG="1")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr and "UserError: no checkpoint no.pth" in done.stderr
+def test_on_demand_every_error_shows_its_traceback(monkeypatch, trained, tool):
+    monkeypatch.chdir(trained[0])
+    monkeypatch.setenv("VGG_MM_DEBUG", "1")
+    with pytest.raises(UserError, match="no checkpoint no.pth"):
+        tool("test", DEMO, "no.pth")
 
 
 def load(*options):
@@ -399,16 +383,14 @@ def test_amp_takes_bfloat16_where_the_gpu_has_it(monkeypatch):
     assert mixed["dtype"] == "float16" and mixed["loss_scale"] == "dynamic"
 
 
-def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained):
+def test_a_checkpoint_of_another_net_is_refused_in_testing_and_resuming(trained, monkeypatch):
     cwd, _ = trained
     best = cwd / "work_dirs/demo/best.pth"
     deeper = [*SHORT, "model.backbone.arch=B"]
     says = "backbone.conv1_2 is not in the checkpoint"
-    assert says in fails(ROOT / "tools/test.py", DEMO, best, "--cfg-options", *deeper, cwd=cwd)
-    fewer = [*SHORT, "model.head.channels=8"]
-    assert "head.fc6" in fails(
-        ROOT / "tools/train.py", DEMO, "--resume", best, "--cfg-options", *fewer, cwd=cwd
-    )
+    assert says in mistake(cwd, "test", [DEMO, best, "--cfg-options", *deeper], monkeypatch)
+    fewer = ["--cfg-options", *SHORT, "model.head.channels=8"]
+    assert "head.fc6" in mistake(cwd, "train", [DEMO, "--resume", best, *fewer], monkeypatch)
 
 
 class Payload:
@@ -464,33 +446,30 @@ def folders(tree, **overrides):
     return ["--cfg-options", *options, *(f"{k}={v}" for k, v in overrides.items())]
 
 
-def test_a_corrupt_picture_is_replaced_and_named_in_training(tmp_path):
+def test_a_corrupt_picture_is_replaced_and_named_in_training(typed, tmp_path):
     (cut,) = broken_tree(tmp_path / "tree", good=60, bad=1)
-    done = run(ROOT / "tools/train.py", DEMO, *folders(tmp_path / "tree"), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"another takes its place: {cut}" in done.stdout + done.stderr
+    printed = typed(tmp_path, "train", DEMO, *folders(tmp_path / "tree"))
+    assert f"another takes its place: {cut}" in printed
 
 
-def test_too_many_corrupt_pictures_stop_the_training(tmp_path):
+def test_too_many_corrupt_pictures_stop_the_training(tmp_path, monkeypatch):
     broken_tree(tmp_path / "tree", good=20, bad=3)
     options = folders(tmp_path / "tree", **{"train_dataloader.num_workers": 1})
-    message = fails(ROOT / "tools/train.py", DEMO, *options, cwd=tmp_path)
+    message = mistake(tmp_path, "train", [DEMO, *options], monkeypatch)
     assert "pictures are corrupt, more than 1%" in message
 
 
-def test_a_corrupt_picture_stops_the_test(trained, tmp_path):
+def test_a_corrupt_picture_stops_the_test(trained, tmp_path, monkeypatch):
     cwd, _ = trained
     best = cwd / "work_dirs/demo/best.pth"
     shutil.copytree(cwd / "data/demo/val", tmp_path / "val")
     cut = sorted((tmp_path / "val").rglob("*.JPEG"))[3]
     cut.write_bytes(cut.read_bytes()[:-100])
-    message = fails(
-        ROOT / "tools/test.py", DEMO, best, "--cfg-options", *SHORT,
-        "test_dataloader.num_workers=1",
-        "test_dataloader.dataset.type=vgg_mm.Folders",
-        f"test_dataloader.dataset.data_root={tmp_path}", cwd=cwd,
-    )  # fmt: skip
-    assert message.strip() == f"{cut}: the image is truncated (no end marker)."
+    options = ["test_dataloader.num_workers=1", "test_dataloader.dataset.type=vgg_mm.Folders"]
+    options += [f"test_dataloader.dataset.data_root={tmp_path}"]
+    arguments = [DEMO, best, "--cfg-options", *SHORT, *options]
+    message = mistake(cwd, "test", arguments, monkeypatch)
+    assert message == f"error: {cut}: the image is truncated (no end marker)."
 
 
 def test_a_machine_without_libgl_gets_the_line_that_mends_it(tmp_path):

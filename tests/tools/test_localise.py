@@ -19,10 +19,11 @@ from PIL import Image, ImageColor
 
 import vgg_mm
 from tools.analysis.drawing import resized
+from tools.keeping import SaveGuesses
 from vgg_mm.data import read_image, rescale
 from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS, MODELS
-from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, SaveGuesses, Scores
+from vgg_mm.testing import BoxAccuracy, Guesses, Localizer, Scores
 from vgg_mm.testing.boxes import overlaps
 
 ROOT = Path(__file__).parents[2]

@@ -241,6 +241,7 @@ def test_a_checkpoint_runs_no_code(cfg, tmp_path):
 
 
 def test_another_nets_checkpoint_is_the_error_of_testing(checkpoint, folder, tool):
+    draw_scenes("data/demo", Settings(images=(8, 8, 0), classes=8))
     options = ("--cfg-options", "model.head.num_classes=3")
     messages = []
     for args, name in (((folder, *options), "predict"), (options, "test")):

@@ -1,8 +1,5 @@
 """The dense class score map, drawn over its picture."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -157,19 +154,8 @@ def test_tool_draws_a_row_a_class_and_a_column_a_scale(cfg, model, picture, tool
     assert abs(sizes[3, 2][0] - sizes[3, 1][0]) < 9  # the aspect of whole pixels differs
 
 
-def test_as_a_command_with_the_configs_scale(model, picture):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        TOOL,
-        CONFIG,
-        "net.pth",
-        picture,
-        *SMALL,
-    ]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
+def test_without_options_it_is_at_the_configs_scale(model, picture, tool):
+    assert len(tool(CONFIG, "net.pth", picture, *SMALL).splitlines()) == 4
     assert cv2.imread("score_map.png") is not None
 
 

@@ -1,11 +1,9 @@
 """Tables 3-10 from generated scores and guesses, their figures computed by hand."""
 
 import csv
-import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,18 +11,8 @@ import numpy as np
 import pytest
 
 from tools import arguments
-from vgg_mm.paper import (
-    ROWS,
-    TABLE_3,
-    TABLE_4,
-    TABLE_5,
-    TABLE_6,
-    TABLE_7,
-    TABLE_7_VGG,
-    TABLE_8,
-    TABLE_9,
-    TABLE_10,
-)
+from tools.analysis.tables_7_12 import TABLE_7, TABLE_7_VGG, TABLE_8, TABLE_9, TABLE_10
+from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6
 from vgg_mm.testing import Guesses, Protocol, Scores
 
 ROOT = Path(__file__).parents[2]
@@ -442,19 +430,10 @@ def test_mistakes(stored, mistake):
     assert "the blacklist no.txt" in mistake("b.npz", "--blacklist", "no.txt")
 
 
-def test_as_a_command_with_markdown(stored):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        str(ROOT / "tools/analysis/tables.py"),
-        str(stored),
-        "--markdown",
-        "made/t.md",
-    ]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+def test_printed_and_as_markdown(stored, tool):
+    printed = tool("tables", stored, "--markdown", "made/t.md")
     top1, top5 = expected_row(TABLE_3[0])
-    line = next(line for line in done.stdout.splitlines() if line.startswith("A "))
+    line = next(line for line in printed.splitlines() if line.startswith("A "))
     assert line.split() == ["A", "256", "256", top1, "29.6", top5, "10.4"]
     markdown = Path("made/t.md").read_text()
     assert f"\n| A | 256 | 256 | {top1} | 29.6 | {top5} | 10.4 |\n" in markdown

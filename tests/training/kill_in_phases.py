@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+import matplotlib.backends.backend_agg  # noqa: F401  # once: every run is a fork
 from mmengine.runner import ValLoop
 from mmpretrain.models import ImageClassifier
 

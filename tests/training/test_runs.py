@@ -839,7 +839,9 @@ def test_split_fc_layers(tmp_path):
         assert all(part in text for part, text in zip(expected, found["refused"], strict=True))
 
 
-def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path):
+def test_when_a_process_is_killed_the_job_ends_and_names_it(tmp_path, few_scenes):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/demo").symlink_to(few_scenes)
     command = [ROOT / "tools/dist_train.sh", ROOT / "configs/demo.py", "2", "--cfg-options"]
     command += ["model.backbone.width=4", "model.head.in_channels=32", "model.head.channels=16"]
     command += ["default_hooks.logger.interval=1", "train_dataloader.batch_size=4"]

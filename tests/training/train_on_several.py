@@ -15,6 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import matplotlib.backends.backend_agg  # noqa: F401  # once: every run is a fork
 import mmpretrain.models  # noqa: F401
 import numpy as np
 import torch

@@ -38,9 +38,8 @@ def main() -> None:
     import numpy as np
 
     from tools.analysis.fusion import check_same_data
-    from tools.analysis.stored_boxes import holds_guesses
+    from tools.analysis.stored_boxes import blacklisted, holds_guesses
     from tools.reproduce.bootstrap import LEVEL, bootstrap, interval
-    from vgg_mm.testing.boxes import blacklisted
     from vgg_mm.testing.localisation import Guesses
     from vgg_mm.testing.scores import Scores
 

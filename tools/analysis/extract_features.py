@@ -38,13 +38,16 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from tools.arguments import load_config
+    from tools.evaluation import extract
     from tools.processes import start_processes
-    from vgg_mm.testing.evaluate import extract, multi_scale
+    from vgg_mm.testing.evaluation import multi_scale
 
     if args.data.is_dir():
         data = dict(type="vgg_mm.Folders", data_root=str(args.data))
     elif args.data.is_file():
-        data = dict(type="vgg_mm.VOCList", ann_file=str(args.data))
+        from tools.analysis.voc import VOCList
+
+        data = dict(type=f"vgg_mm.{VOCList.__name__}", ann_file=str(args.data))
     else:
         raise UserError(f"no data {args.data}: give a folder of classes, or a list of images.")
     cfg = load_config(args)

@@ -12,9 +12,9 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from tools.analysis.paper_tables import boxes_beside_paper
+from tools.evaluation import localise
 from vgg_mm.data.wrappers import levels
 from vgg_mm.testing.boxes import overlaps
-from vgg_mm.testing.evaluate import localise
 
 MOST = 10_000  # training images whose boxes are averaged
 
@@ -25,7 +25,7 @@ def localise_and_tell(
     """Tests where a checkpoint finds things, and prints the errors.
 
     Args:
-        cfg: The config, see :func:`vgg_mm.testing.evaluate.localise`.
+        cfg: The config, see :func:`tools.evaluation.localise`.
         checkpoint: The net that predicts boxes.
         out: Where to write the guesses.
         true_class: Whether to do test 1, beside which the :func:`baselines` are printed.

@@ -27,7 +27,7 @@ def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> No
     Of guesses it draws the best one's box.
 
     Args:
-        tested: The file that :class:`vgg_mm.SaveScores` or :class:`vgg_mm.SaveGuesses` wrote.
+        tested: The file of scores or guesses that the test wrote.
         work_dir: The training's folder, whose logs, of all resumptions, hold the curves.
         out: The PNG to write.
     """

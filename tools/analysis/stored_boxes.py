@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from zipfile import BadZipFile
 
 import numpy as np
 
 from tools.analysis.fusion import check_same_data
+from tools.analysis.tables_7_12 import TABLE_8, TABLE_9, BoxRow, BoxSettingRow
 from vgg_mm.errors import UserError
-from vgg_mm.paper import (
-    S_JITTER,
-    TABLE_8,
-    TABLE_9,
-    BoxRow,
-    BoxSettingRow,
-    box_config_name,
-    config_name,
-)
-from vgg_mm.testing.boxes import blacklisted
+from vgg_mm.paper import S_JITTER, box_config_name, config_name
 from vgg_mm.testing.localisation import Guesses
 
 _BEST = "scores/fused.npz"  # Sec. 4.5's best system: Table 6's last row
@@ -101,6 +93,28 @@ class StoredGuesses:
     def measured(self, guesses: Guesses, k: int) -> float:
         """The top-k error in %, without the images that do not count."""
         return guesses.error(k, self.skipped)
+
+
+def blacklisted(names: Sequence[str], file: str | Path) -> np.ndarray:
+    """Which images the devkit of ILSVRC-2014 does not count: (N,) bool.
+
+    Args:
+        names: The images' names, such as ``n01440764/ILSVRC2012_val_00000293.JPEG``.
+        file: ``ILSVRC2014_clsloc_validation_blacklist.txt``, the images' numbers.
+
+    Raises:
+        UserError: If the file is missing or another, or a name does not end with a number.
+    """
+    try:
+        listed = [int(number) for number in Path(file).read_text().split()]
+        numbers = [int(PurePath(name).stem.rpartition("_")[2]) for name in names]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the blacklist {file} ({reason}): expected the numbers of images, one a line, and "
+            "images called as ILSVRC2012_val_00000293.JPEG."
+        ) from None
+    return np.isin(numbers, listed)
 
 
 def _rows(protocol: dict) -> Iterable[BoxSettingRow | BoxRow]:

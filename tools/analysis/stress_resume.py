@@ -225,9 +225,10 @@ def main() -> None:
     args = args.parse_args()
     random.seed(args.seed)
     # Imported once, here: every run is a fork.
+    import matplotlib.backends.backend_agg  # noqa: F401
     import mmpretrain.models  # noqa: F401
 
-    import vgg_mm.testing.evaluate  # noqa: F401
+    import tools.evaluation  # noqa: F401
     from tools.processes import prepare_process
 
     prepare_process()

@@ -21,7 +21,8 @@ import torch
 
 from tools.analysis.fusion import fuse
 from tools.benchmarks import parser, write
-from vgg_mm.testing import SaveScores, Scores
+from tools.keeping import SaveScores
+from vgg_mm.testing import Scores
 
 
 def main(argv: Sequence[str]) -> None:

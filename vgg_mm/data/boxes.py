@@ -180,12 +180,7 @@ class _Boxed:
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Lists the images, each with its label and its boxes.
-
-        Raises:
-            UserError: If labels or boxes are missing, boxes are of other images or of another size,
-                or a class of images has none.
-        """
+        """Lists the images, each with its label and its boxes."""
         if not self.with_label:
             raise UserError(
                 f"{type(self).__name__}: boxes are those of an image's class, and these images have"

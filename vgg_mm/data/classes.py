@@ -116,12 +116,9 @@ def empty_classes(dataset: Any) -> list[str]:
 
 
 def _relabelled(numbers: Sequence[int], classes: int, results: dict) -> dict:
-    """A transform: changes ``gt_label``, a number, a list of numbers, or one value a class.
+    """A transform: ``gt_label`` in the new ``numbers`` of the ``classes``.
 
-    Args:
-        numbers: The new number of each class.
-        classes: How many classes there are then.
-        results: The sample.
+    It is a number, a list of numbers, or an array of one value a class.
     """
     label = results.get("gt_label")
     if isinstance(label, np.ndarray) and label.ndim:

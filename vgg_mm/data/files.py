@@ -34,9 +34,6 @@ def folders_in(root: str) -> list[str]:
     """The names of the folders in ``root``, sorted, without hidden ones; none if it is no folder.
 
     ``root`` may be on any of mmengine's storage backends (``s3://...``), here and below.
-
-    Raises:
-        UserError: If it is unreadable.
     """
     if not fileio.isdir(root):
         return []
@@ -94,9 +91,6 @@ def images_below(
 
     Returns:
         The paths, and a line that counts other files by their endings, empty if there are none.
-
-    Raises:
-        UserError: If a folder is missing or unreadable.
     """
     paths = sorted(files_below(root))
     if in_folders:

@@ -21,11 +21,7 @@ WARNING = 30  # logging's level
 
 
 def read_lines(file: str, what: str = "images") -> list[tuple[int, str]]:
-    """The lines of a file that are not empty, each with its number.
-
-    Args:
-        file: On any of mmengine's storage backends.
-        what: What the lines name, for errors.
+    """The lines of a file that are not empty, each with its number; ``what`` is what they name.
 
     Raises:
         UserError: If the file is missing, no text or empty.
@@ -93,11 +89,7 @@ class Folders(CustomDataset):
         return loaded
 
     def load_data_list(self) -> list[dict]:
-        """Lists the images, each with its label.
-
-        Raises:
-            UserError: If there are none, a folder is no class, or a list names no class.
-        """
+        """Lists the images, each with its label."""
         if self.ann_file.endswith(".json"):
             images = self._read_json()
         else:

@@ -276,9 +276,6 @@ def placed(results: dict) -> np.ndarray:
     Args:
         results: With ``gt_bboxes``, ``ori_shape`` (H, W), ``img_path`` and, where the boxes' file
             tells it, ``boxes_shape``, the size (H, W) that the boxes were made for.
-
-    Raises:
-        CorruptImageError: If that was another size.
     """
     h, w = results["ori_shape"]
     shape = results.get("boxes_shape", (h, w))
@@ -306,9 +303,6 @@ class LoadImage(BaseTransform):
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
         in_memory: Whether to keep every image once it is read, for small data sets.
-
-    Raises:
-        CorruptImageError: See :func:`read_bytes`, :func:`decode` and :func:`placed`.
     """
 
     def __init__(self, backend_args: dict | None = None, in_memory: bool = False) -> None:

@@ -71,13 +71,8 @@ class LoadScaledCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
 
-        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's
-        ``ori_shape``; ``gt_bboxes`` move from the image into the crop, see
-        :func:`vgg_mm.data.transforms.put`.
-
-        Raises:
-            CorruptImageError: See :func:`vgg_mm.data.images.read_bytes`,
-                :func:`vgg_mm.data.decode_cut` and :func:`vgg_mm.data.images.placed`.
+        Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's ``ori_shape``;
+        ``gt_bboxes`` move from the image into the crop, see :func:`vgg_mm.data.transforms.put`.
         """
         for _ in self.steps(results):
             pass

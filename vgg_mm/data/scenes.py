@@ -43,11 +43,7 @@ class Settings:
     short: int = 80
 
     def __post_init__(self) -> None:
-        """Checks them.
-
-        Raises:
-            UserError: If a setting is impossible.
-        """
+        """Checks them."""
         most = len(demo.things())
         if min(self.images) < 0 or not any(self.images):
             raise UserError(f"scenes: images={self.images} must be 0 or more, and some above 0.")
@@ -115,11 +111,7 @@ def draw_scenes(
 
 
 def _is_there(root: Path, settings: Settings | None) -> bool:
-    """Whether ``root`` holds whole scenes, with these settings unless they are None.
-
-    Raises:
-        UserError: If it holds something else.
-    """
+    """Whether ``root`` holds whole scenes, with these settings unless they are None."""
     if not os.path.lexists(root):
         return False
     remedy = "Remove it, or choose another folder."

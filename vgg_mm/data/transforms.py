@@ -90,11 +90,7 @@ def put(
 
 
 def generator(transform: BaseTransform, results: dict) -> np.random.Generator:
-    """The sample's own generator of random numbers.
-
-    Raises:
-        UserError: If it has none; ``transform`` is named.
-    """
+    """The sample's own generator of random numbers."""
     if "rng" not in results:
         raise UserError(
             f"{type(transform).__name__} draws from results['rng'], which is missing: wrap the data"

@@ -39,11 +39,7 @@ def holds_images(dataset: Any) -> bool:
 
 
 def innermost(dataset: Any, index: int) -> tuple[Any, int]:
-    """The data set that holds a wrapper's sample, and the sample's index in it.
-
-    Raises:
-        UserError: If there is none that describes its samples and has a pipeline.
-    """
+    """The data set that holds a wrapper's sample, and the sample's index in it."""
     while not holds_images(dataset):
         if hasattr(dataset, "cumulative_sizes"):  # ConcatDataset
             n = bisect_right(dataset.cumulative_sizes, index)

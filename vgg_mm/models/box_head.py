@@ -151,11 +151,7 @@ class BoxHead(VGGFC):
 
 
 def _padded(data_samples: Sequence[DataSample]) -> Tensor:
-    """The samples' ``gt_bboxes`` as (N, most + 1, 4), filled up with NaN.
-
-    Raises:
-        UserError: If a sample has none.
-    """
+    """The samples' ``gt_bboxes`` as (N, most + 1, 4), filled up with NaN."""
     rows = []
     for sample in data_samples:
         if (boxes := sample.get("gt_bboxes")) is None:

@@ -8,7 +8,6 @@ x2 - x1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -54,28 +53,6 @@ def fits(
     return np.where(np.asarray(classes) == label, np.nan_to_num(best), 0)
 
 
-def blacklisted(names: Sequence[str], file: str | Path) -> np.ndarray:
-    """Which images the devkit of ILSVRC-2014 does not count: (N,) bool.
-
-    Args:
-        names: The images' names, such as ``n01440764/ILSVRC2012_val_00000293.JPEG``.
-        file: ``ILSVRC2014_clsloc_validation_blacklist.txt``, the images' numbers.
-
-    Raises:
-        UserError: If the file is missing or another, or a name does not end with a number.
-    """
-    try:
-        listed = [int(number) for number in Path(file).read_text().split()]
-        numbers = [int(PurePath(name).stem.rpartition("_")[2]) for name in names]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"the blacklist {file} ({reason}): expected the numbers of images, one a line, and "
-            "images called as ILSVRC2012_val_00000293.JPEG."
-        ) from None
-    return np.isin(numbers, listed)
-
-
 # From a map to boxes.
 
 
@@ -85,13 +62,7 @@ def map_corners(head: BoxHead, boxes: Tensor, stride: int) -> Tensor:
     Position (i, j) looks at the window whose corner is the pixel (stride * i, stride * j), and
     which is as large as a training crop.
 
-    Args:
-        head: Whose boxes they are.
-        boxes: (..., 4, h, w), as :meth:`vgg_mm.BoxHead.box_map` makes them.
-        stride: Pixels between neighbouring positions.
-
-    Returns:
-        (..., h * w, 4) in pixels, row by row.
+    :meth:`vgg_mm.BoxHead.box_map`'s boxes (..., 4, h, w) -> (..., h * w, 4) in pixels, row by row.
     """
     h, w = boxes.shape[-2:]
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel
 from mmpretrain.models import GlobalAveragePooling, LinearClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
@@ -121,11 +122,7 @@ class Evaluation(BaseTTAModel):
 
     @memory_reused()
     def _evaluate(self, data: dict) -> Tensor:
-        """A batch, for each scale a list of N images -> (N, V, classes), V views times scales.
-
-        Raises:
-            CorruptImageError: If the memory is too small; the largest image is named.
-        """
+        """A batch, for each scale a list of N images -> (N, V, classes), V views times scales."""
         inputs, evaluate = data["inputs"], {"dense": self._dense, "crops": self._multi_crop}
         sizes = [image.numel() for image in inputs[0]]
         largest = data["data_samples"][sizes.index(max(sizes))].get("img_path", "an image")
@@ -192,13 +189,7 @@ class Evaluation(BaseTTAModel):
 def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
     """Cuts a regular grid of crops whose corners are the image's.
 
-    Args:
-        image: An image (3, H, W).
-        grid: Crops along each side.
-        size: The crops' side in pixels.
-
-    Returns:
-        The grid * grid crops (3, size, size), row by row, as views of the image.
+    An image (3, H, W) -> the grid * grid crops (3, size, size), row by row, as views of it.
 
     Raises:
         UserError: If a side is shorter than the crop.
@@ -210,3 +201,23 @@ def grid_crops(image: Tensor, grid: int, size: int) -> list[Tensor]:
         )
     rows, columns = (torch.linspace(0, side - size, grid).round().int().tolist() for side in (h, w))
     return [image[:, i : i + size, j : j + size] for i in rows for j in columns]
+
+
+def multi_scale(cfg: Config) -> ConfigDict:
+    """The transform of the test-time pipeline whose ``scales`` are the config's Q.
+
+    Raises:
+        UserError: If the config does not say how to test.
+    """
+    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
+    if len(found) != 1 or "tta_model" not in cfg:
+        raise UserError(
+            f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.Evaluation "
+            "and a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
+        )
+    return found[0]
+
+
+def finds_boxes(cfg: Config) -> bool:
+    """Whether the config's net predicts boxes, so that its tests are those of appendix A."""
+    return (cfg.get("tta_model") or {}).get("type") == "vgg_mm.Localizer"

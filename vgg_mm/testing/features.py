@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from vgg_mm.arrays import Rows
 from vgg_mm.errors import UserError, suggest
 from vgg_mm.models import VGG, VGGFC
-from vgg_mm.registry import METRICS, MODELS
+from vgg_mm.registry import MODELS
 from vgg_mm.testing.evaluation import Evaluation
-from vgg_mm.testing.scores import SaveScores, Stored
+from vgg_mm.testing.scores import Stored
 
 FCS = ("fc6", "fc7", "fc8")
 
@@ -63,9 +63,6 @@ def layer_maps(
 
     Returns:
         The layers' maps (b, C, h, w) by name; of FC layers one vector for each window of fc6.
-
-    Raises:
-        UserError: If the net has no such layer, or the image is too small for it.
     """
     modules, maps = tappable(net, before_relu), {}
     with ExitStack() as hooks:
@@ -113,9 +110,6 @@ class FeatureExtractor(Evaluation):
 
     Attributes:
         channels: Those of each layer, once it has run.
-
-    Raises:
-        UserError: If the net has no such layer.
     """
 
     def __init__(
@@ -143,11 +137,7 @@ class FeatureExtractor(Evaluation):
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DataSample]:
-        """Describes a batch.
-
-        Args:
-            data: ``inputs``, for each scale a list of N uint8 images (3, H, W), and the N
-                ``data_samples``.
+        """Describes a batch, which is as :meth:`Evaluation.test_step` takes it.
 
         Returns:
             The N samples with ``features`` (D,), of L2 norm 1. D is the layer's channels, or with
@@ -190,14 +180,3 @@ class Features(Stored):
         """``images`` and ``dimensions``, their numbers."""
         images, dimensions = self.features.shape
         return {"images": images, "dimensions": dimensions}
-
-
-@METRICS.register_module()
-class SaveFeatures(SaveScores):
-    """Keeps the descriptor of every image and writes :class:`Features`, sorted by name.
-
-    Takes :class:`vgg_mm.SaveScores`' arguments.
-    """
-
-    default_prefix = "features"
-    stored = Features

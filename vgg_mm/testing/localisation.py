@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier, build_classifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -28,10 +25,10 @@ from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.models import VGG, BoxHead, VGGHead
 from vgg_mm.models.cpu import speed_up
-from vgg_mm.registry import HOOKS, METRICS, MODELS
+from vgg_mm.registry import METRICS, MODELS
 from vgg_mm.testing.boxes import THRESHOLD, fits, map_corners, merge, mirrored
 from vgg_mm.testing.evaluation import Evaluation
-from vgg_mm.testing.scores import SaveScores, Scores, Stored, file_sha256
+from vgg_mm.testing.scores import Scores, Stored, file_sha256
 from vgg_mm.weights.checkpoint import check_fit, read_checkpoint
 
 GUESSES = 5  # that ILSVRC allows for an image
@@ -49,11 +46,7 @@ class BoxAccuracy(BaseMetric):
     default_prefix = "accuracy"
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps whether each image's box is right.
-
-        Raises:
-            UserError: If a sample has no ``gt_bboxes``.
-        """
+        """Keeps whether each image's box is right."""
         for sample in data_samples:
             if "gt_bboxes" not in sample:
                 raise UserError(
@@ -90,14 +83,7 @@ class Joined:
         self.net: ImageClassifier = build_classifier(self.cfg.model)
 
     def load(self, classes: Sequence[str]) -> None:
-        """Loads the weights.
-
-        Args:
-            classes: Those of the test.
-
-        Raises:
-            UserError: If they do not load safely, or are of another net, input or other classes.
-        """
+        """Loads the weights; UserError if they are of another net, input or other ``classes``."""
         saved = read_checkpoint(self.checkpoint)
         meta = saved.get("meta", {})
         check_input(meta, self.cfg.model, self.checkpoint)
@@ -218,14 +204,7 @@ class Localizer(Evaluation):
                 )
 
     def load(self, classes: Sequence[str]) -> None:
-        """Loads the weights of ``others`` and ``classifier``, where these tell checkpoints.
-
-        Args:
-            classes: The classes of ``module``.
-
-        Raises:
-            UserError: As :meth:`Joined.load`.
-        """
+        """Loads the weights of ``others`` and ``classifier``, see :meth:`Joined.load`."""
         for each in [*self.joined, *self.raters]:
             if isinstance(each, Joined):
                 each.load(classes)
@@ -274,9 +253,8 @@ class Localizer(Evaluation):
         """Guesses where the things of a batch are.
 
         Args:
-            data: ``inputs``, for each scale a list of N uint8 images (3, H, W), and the N
-                ``data_samples`` with ``img_path``, ``ori_shape`` and, where known, ``gt_label`` and
-                ``gt_bboxes`` (n, 4), in the file's pixels.
+            data: As for :meth:`Evaluation.test_step`; samples have ``img_path``, ``ori_shape`` and,
+                where known, ``gt_label`` and ``gt_bboxes`` (n, 4), in the file's pixels.
 
         Returns:
             The N samples with ``guesses`` (G, 7), see :class:`Guesses`; G is five, or the classes'
@@ -344,11 +322,7 @@ class Localizer(Evaluation):
         return guesses
 
     def _stored(self, path: str) -> np.ndarray:
-        """The best classes of an image by the file of posteriors, which names it by its path's end.
-
-        Raises:
-            UserError: If the file has none.
-        """
+        """The best classes of an image, which the file of posteriors names by its path's end."""
         parts = PurePath(path).parts
         for i in range(len(parts)):
             if (found := self.best.get("/".join(parts[i:]))) is not None:
@@ -387,14 +361,9 @@ class Localizer(Evaluation):
 def _in_file(
     boxes: Tensor, left: int, top: int, scaled: tuple[int, int], shape: tuple[int, int]
 ) -> Tensor:
-    """Boxes (..., 4) of a part of a rescaled image, in pixels of the file.
+    """Boxes (..., 4) in pixels of a part of a ``scaled`` image (H, W) -> in those of the file.
 
-    Args:
-        boxes: In the part's pixels.
-        left: Where the part begins.
-        top: Likewise.
-        scaled: The rescaled image's size (H, W).
-        shape: The file's.
+    The part begins at ``left``, ``top``; ``shape`` is the file's size (H, W).
     """
     ratios = [shape[1] / scaled[1], shape[0] / scaled[0]]
     return (boxes + boxes.new_tensor([left, top] * 2)) * boxes.new_tensor(ratios * 2)
@@ -431,18 +400,6 @@ def _check(net: ImageClassifier, kind: type[nn.Module], like: ImageClassifier) -
 def _windows(net: ImageClassifier) -> tuple[int, int]:
     """The side of a position's window, and how far apart they are, in pixels."""
     return net.backbone.stride * net.head.fc6.kernel_size[0], net.backbone.stride
-
-
-@HOOKS.register_module()
-class PrepareHook(Hook):
-    """Has a :class:`Localizer` read its files once the data set has the checkpoint's classes."""
-
-    priority = "VERY_LOW"
-
-    def before_test(self, runner: Runner) -> None:
-        """Calls :meth:`Localizer.prepare`."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.prepare(runner.test_loop.dataloader.dataset)
 
 
 @dataclass
@@ -489,29 +446,3 @@ class Guesses(Stored):
         """``top1`` and, of several guesses, ``top5``: the localisation errors in %."""
         ks = (1,) if self.guesses.shape[1] == 1 else (1, GUESSES)
         return {f"top{k}": self.error(k) for k in ks}
-
-
-@METRICS.register_module()
-class SaveGuesses(SaveScores):
-    """Keeps the guesses of every image and writes :class:`Guesses`, sorted by name.
-
-    Takes :class:`vgg_mm.SaveScores`' arguments.
-    """
-
-    default_prefix = "localisation"
-    stored = Guesses
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps a batch's guesses.
-
-        Raises:
-            UserError: If a sample has no ``gt_bboxes`` to compare them with.
-        """
-        for sample in data_samples:
-            if "gt_bboxes" not in sample:
-                raise UserError(
-                    f"{sample['img_path']} comes without gt_bboxes: test on a data set with boxes, "
-                    "such as vgg_mm.ImageNetBoxes, and have tta_pipeline pack them "
-                    "(algorithm_keys=['gt_bboxes'])."
-                )
-        super().process(data_batch, data_samples)

@@ -32,11 +32,7 @@ class AtomicBackend(LocalBackend):
     """mmengine's storage on local disks, but a file is there whole or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes aside, flushes to the disk, renames.
-
-        Raises:
-            UserError: If the disk is full or refuses; what was there is as it was.
-        """
+        """Writes aside, flushes to the disk, renames."""
         with replacing(filepath) as file:
             file.write(obj)
 
@@ -127,11 +123,7 @@ class CheckpointHook(PlainCheckpointHook):
         self.faults = Faults()
 
     def before_train(self, runner: Runner) -> None:
-        """Logs what the run starts from, and refuses to write over another run.
-
-        Raises:
-            UserError: If the work dir holds a run that this one does not resume.
-        """
+        """Logs what the run starts from, and refuses to write over another run."""
         self.saved_at = time.monotonic()
         hub, pointer = runner.message_hub, Path(runner.work_dir, "last_checkpoint")
         if runner._resume:
@@ -203,11 +195,7 @@ class CheckpointHook(PlainCheckpointHook):
             self._leave(runner, stop)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Notes whether this validation is the best; of equals it is the first.
-
-        Raises:
-            UserError: If the metric is missing or no number.
-        """
+        """Notes whether this validation is the best; of equals it is the first."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
         metrics, hub = metrics or {}, runner.message_hub
@@ -239,9 +227,6 @@ class CheckpointHook(PlainCheckpointHook):
             runner: The run.
             steps: How many it has taken; by default what it has counted, between two steps.
             name: The file's name, by default ``iter_{steps}.pth``.
-
-        Raises:
-            UserError: If the state holds what is no number, or the disk is full or refuses.
         """
         steps = runner.iter if steps is None else steps
         name = name or f"iter_{steps}.pth"
@@ -288,12 +273,7 @@ class CheckpointHook(PlainCheckpointHook):
             raise SystemExit(128 + stop)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restores the log's history and compares the weights with the model's.
-
-        Raises:
-            UserError: If they differ, in testing or resuming; or if a run would go on with another
-                number of batches an epoch.
-        """
+        """Restores the log's history and compares the weights with the model's."""
         super().after_load_checkpoint(runner, checkpoint)
         training, name = isinstance(runner._train_loop, BaseLoop), str(runner._load_from)
         weights, model = checkpoint.get("state_dict", checkpoint), unwrapped(runner.model)

@@ -35,11 +35,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def fc_layers(model: nn.Module) -> dict[str, FC]:
-    """A classifier's fc6, fc7 and fc8, by their full names.
-
-    Raises:
-        UserError: If they are not all FC layers that there are.
-    """
+    """A classifier's fc6, fc7 and fc8, by their full names."""
     layers = {name: part for name, part in model.named_modules() if isinstance(part, FC)}
     if [name.rpartition(".")[2] for name in layers] != ["fc6", "fc7", "fc8"]:
         raise UserError(
@@ -95,11 +91,7 @@ class DDP(MMDistributedDataParallel):
         self._set_params_and_buffers_to_ignore_for_model(module, names)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, torch.Tensor]:
-        """Takes a step.
-
-        Raises:
-            UserError: If the FC layers are to be split, and the loop has not done so.
-        """
+        """Takes a step."""
         if self.shard_fc and self.shards is None:
             raise UserError("DDP: shard_fc=True needs train_cfg.type='vgg_mm.TrainLoop'.")
         return super().train_step(data, optim_wrapper)

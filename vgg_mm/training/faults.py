@@ -67,11 +67,7 @@ def fault_of_state(runner: Runner) -> str:
 
 
 def measured(metrics: Mapping[str, float], name: str, setting: str) -> float:
-    """The validation's metric ``name``, which ``setting`` in the config chooses.
-
-    Raises:
-        UserError: If the validation does not give it.
-    """
+    """The validation's metric ``name``, which ``setting`` in the config chooses."""
     if name not in metrics:
         raise UserError(
             f"the validation gives no '{name}', only {', '.join(metrics)}: set {setting} to one of "

@@ -118,12 +118,7 @@ class ClassesHook(Hook):
     priority = "LOWEST"  # another net's checkpoint is told first
 
     def before_train(self, runner: Runner) -> None:
-        """Compares the training set with the head, and the other sets with the training set.
-
-        Raises:
-            UserError: If the numbers of classes differ, a class has no picture to train on, a
-                label is no class, or a set has a class that the training set lacks.
-        """
+        """Compares the training set with the head, and the other sets with the training set."""
         train = runner.train_dataloader.dataset
         meta, outputs = metainfo(train), _outputs(runner.model)
         classes = meta.get("classes")
@@ -152,12 +147,7 @@ class ClassesHook(Hook):
             _relabel(runner, DATASETS.build(test), "test", meta, "the training set")
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compares the classes of a checkpoint with those of the data to resume or test on.
-
-        Raises:
-            UserError: If a run would go on with other classes, or the data has a class that the
-                checkpoint lacks.
-        """
+        """Compares the classes of a checkpoint with those of the data to resume or test on."""
         meta = checkpoint.get("meta", {}).get("dataset_meta") or {}
         if isinstance(runner._train_loop, BaseLoop):
             ours = metainfo(runner.train_dataloader.dataset)

@@ -63,11 +63,7 @@ class PlateauLR(ReduceOnPlateauLR):
         return self.dropped >= self.drops and self.num_bad_epochs > self.patience
 
     def step(self, metrics: dict[str, float] | None = None) -> None:
-        """Counts a validation; a call without metrics, at an epoch's end, changes nothing.
-
-        Raises:
-            UserError: If the validation did not give the metric, or one that is no number.
-        """
+        """Counts a validation; a call without metrics, at an epoch's end, changes nothing."""
         if metrics is None:
             return
         value = measured(metrics, self.monitor, "param_scheduler.monitor")

@@ -66,9 +66,6 @@ class Shards:
 
     Args:
         runner: The run, before its first step.
-
-    Raises:
-        UserError: If its checkpoints would hold the main process's part alone.
     """
 
     def __init__(self, runner: Runner) -> None:

@@ -48,15 +48,11 @@ def _unfolds(path: str | os.PathLike) -> bool:
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Compares a checkpoint's weights with a model's.
-
-    Args:
-        model: The net, without wrappers.
-        weights: The checkpoint's ``state_dict``.
-        name: What to call the checkpoint.
+    """Compares a checkpoint's ``state_dict`` with the net's, which is without wrappers.
 
     Raises:
-        UserError: If one has layers that the other lacks, or in another shape.
+        UserError: If one has layers that the other lacks, or in another shape; it calls the
+            checkpoint ``name``.
     """
     ours = model.state_dict()
     odd: dict[str, str] = {}

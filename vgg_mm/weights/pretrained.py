@@ -111,11 +111,7 @@ class StartFrom(Hook):
         self.origin = f"the weights of {checkpoint}"
 
     def before_train(self, runner: Runner) -> None:
-        """Initialises the model, on every process alike.
-
-        Raises:
-            UserError: If the file is damaged, unsafe or no VGG, or does not fit the net.
-        """
+        """Initialises the model, on every process alike."""
         if not runner._resume:
             runner.message_hub.update_info("started_from", self.origin)
             wrapped = is_model_wrapper(runner.model)
@@ -213,12 +209,7 @@ class SubsampledFC(PretrainedInit):
 
     @torch.no_grad()
     def __call__(self, module: VGGFC) -> None:
-        """Initialises ``module``'s fc6 and fc7.
-
-        Raises:
-            UserError: If the file is damaged or unsafe or lacks them, or no step gives the module's
-                size.
-        """
+        """Initialises ``module``'s fc6 and fc7."""
         source = open_source(self.checkpoint, self.prefix or "")
         own = {k: v for k, v in module.state_dict().items() if not k.startswith("fc8")}
         matched = source.match(source.tensors, "D")

@@ -246,11 +246,7 @@ def is_net(source: Source, arch: str) -> bool:
 
 
 def build(source: Source, arch: str, features_only: bool) -> Net:
-    """Net ``arch`` in the file's sizes, without memory (``meta``).
-
-    Raises:
-        UserError: If the file holds no VGG, or more than one.
-    """
+    """Net ``arch`` in the file's sizes, without memory (``meta``)."""
     backbone, head = settings(source, arch, features_only)
     with torch.device("meta"):
         return Net(VGG(**backbone), VGGHead(**head) if head else None)

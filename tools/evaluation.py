@@ -1,4 +1,4 @@
-"""A config, a checkpoint and the config's protocol become scores, or features."""
+"""A config, a checkpoint and the config's protocol become scores, guesses or features."""
 
 from __future__ import annotations
 
@@ -14,36 +14,17 @@ from mmengine.dist import get_world_size
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from tools.keeping import parts_folder
 from vgg_mm.data.wrappers import with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.paper import stages
 from vgg_mm.registry import DATASETS, MODELS
 from vgg_mm.signals import outlive
-from vgg_mm.testing.evaluation import Evaluation
+from vgg_mm.testing.evaluation import Evaluation, finds_boxes, multi_scale
 from vgg_mm.testing.localisation import Localizer, net_protocol
-from vgg_mm.testing.scores import file_sha256, parts_folder
+from vgg_mm.testing.scores import file_sha256
 from vgg_mm.weights.checkpoint import read_checkpoint
-
-
-def multi_scale(cfg: Config) -> ConfigDict:
-    """The transform of the test-time pipeline whose ``scales`` are the config's Q.
-
-    Raises:
-        UserError: If the config does not say how to test.
-    """
-    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
-    if len(found) != 1 or "tta_model" not in cfg:
-        raise UserError(
-            f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.Evaluation "
-            "and a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."
-        )
-    return found[0]
-
-
-def finds_boxes(cfg: Config) -> bool:
-    """Whether the config's net predicts boxes, so that its tests are :func:`localise`'s."""
-    return (cfg.get("tta_model") or {}).get("type") == "vgg_mm.Localizer"
 
 
 def check_protocol(cfg: Config) -> Evaluation:

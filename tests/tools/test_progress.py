@@ -7,9 +7,10 @@ import pytest
 from mmengine import Config
 
 from tools.analysis.paper_tables import beside_paper
+from tools.keeping import ProgressBarHook
 from vgg_mm.errors import UserError
-from vgg_mm.testing import ProgressBarHook, Scores
-from vgg_mm.testing.evaluate import multi_scale
+from vgg_mm.testing import Scores
+from vgg_mm.testing.evaluation import multi_scale
 
 
 def lines(capsys, hook, batches, images=9, scored=2):
@@ -26,14 +27,14 @@ def test_counts_what_was_scored_before_and_by_other_processes(capsys, monkeypatc
     told = lines(capsys, ProgressBarHook(every=0), [3, 3])
     assert ["5/9" in told[0], "8/9" in told[1]] == [True, True] and len(told) == 2
     assert told[0].endswith("left")
-    monkeypatch.setattr("vgg_mm.testing.progress.get_world_size", lambda: 2)
+    monkeypatch.setattr("tools.keeping.get_world_size", lambda: 2)
     told = lines(capsys, ProgressBarHook(every=0), [2, 2])  # of the seven, this process has four
     assert "6/9" in told[0] and "9/9" in told[1] and "0:00:00" in told[1]
 
 
 def test_prints_now_and_then_and_only_from_the_main_process(capsys, monkeypatch):
     assert lines(capsys, ProgressBarHook(every=1000), [3, 3]) == []
-    monkeypatch.setattr("vgg_mm.testing.progress.is_main_process", lambda: False)
+    monkeypatch.setattr("tools.keeping.is_main_process", lambda: False)
     assert lines(capsys, ProgressBarHook(every=0), [3, 3]) == []
 
 
