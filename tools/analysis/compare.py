@@ -55,7 +55,7 @@ def main() -> None:
     for k in sorted(int(top.removeprefix("top")) for top in tops):
         wrong = np.array([[files[file].wrong(k)[kept] for file in side] for side in sides])
         one, other = 100 * wrong.mean((1, 2))
-        draws = 100 * bootstrap([wrong])  # (D, 2)
+        draws = 100 * bootstrap(wrong)  # (D, 2)
         low, high = interval(draws[:, 0] - draws[:, 1])
         print(
             f"top-{k} error {one:.2f}% against {other:.2f}%: a difference of {one - other:+.2f} "
