@@ -48,7 +48,7 @@ IMAGENET_EIGVEC = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of Table 1 under its Caffe name: a conv (``kernel`` 3, 1 or 5) or an LRN (``kernel`` 0).
+    """A layer under its Caffe name: a conv (``kernel`` 1, 3 or 5) or an LRN (``kernel`` 0).
 
     ``channels`` are those of the layer's output.
     """

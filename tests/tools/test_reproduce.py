@@ -1,8 +1,10 @@
 """tools/reproduce/reproduce.py: geometry, plan, a miniature end to end, statistics, report."""
 
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -99,7 +101,7 @@ def test_a_degenerate_geometry_is_told_and_tests_nothing(made):
 # --- the plan
 
 
-@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("name", ["imagenet", "small"])
 def test_the_chain_finds_what_it_starts_from(name):
     scale, made, configs = SCALES[name], set(), {}
     planned = plan.make_plan(scale, Path("w"), 2)
@@ -113,7 +115,9 @@ def test_the_chain_finds_what_it_starts_from(name):
         made |= {f"{work}/best.pth", f"{work}/scores.npz"}
         if step.config:
             configs[str(step.config_file)] = step.config
-    chain = {(m.arch, m.S): m.start for m in plan.models(scale) if m.name == config_name(m.arch, m.S)}
+    chain = {
+        (m.arch, m.S): m.start for m in plan.models(scale) if m.name == config_name(m.arch, m.S)
+    }
     assert [*chain][:12] == [*TRAININGS]
     assert chain["E", (256, 512)] == "vgg19_e_384" and chain["E", 384] == "vgg19_e_256"
     assert chain["E", 256] == "vgg11_a_256" and not chain["A-LRN", 256]
@@ -131,8 +135,10 @@ def test_every_size_follows_from_the_crop(tmp_path):
         load = cfg.train_dataloader.dataset.dataset.pipeline[0]
         S = load.S if isinstance(load.S, int) else tuple(load.S)
         assert S == scaled(model.S, 28) and load.size == cfg.tta_model.get("crop_size", 28) == 28
-        assert cfg.val_dataloader.dataset.pipeline[1].Q == cfg.Q == scaled(
-            384 if model.S != 256 else 256, 28
+        assert (
+            cfg.val_dataloader.dataset.pipeline[1].Q
+            == cfg.Q
+            == scaled(384 if model.S != 256 else 256, 28)
         )
         assert cfg.tta_pipeline[1].scales == [scaled(Q, 28) for Q in model.Q]
         assert cfg.test_dataloader.dataset.split == "test"
@@ -255,7 +261,7 @@ def test_a_step_that_fails_is_named_with_its_log_and_ends_the_others(tmp_path):
         started.append(steps.start(each, threads=1))
         return started[-1]
 
-    with pytest.raises(UserError, match="status 1.*\n.*no room left") as error:
+    with pytest.raises(UserError, match=r"status 1[\s\S]*no room left") as error:
         steps.run_plan([sleeping, failing, never], 1e9, begin, jobs=2)
     assert time.monotonic() - began < 30 and started[0].returncode < 0 and len(started) == 2
     assert str(failing.log) in str(error.value) and not failing.marker.exists()
@@ -351,10 +357,10 @@ def test_holms_correction():
         (0.0, EQUAL, HOLDS),
         (2.0, EQUAL, FAILS),
         (-2.0, EQUAL, FAILS),
-        (0.9, EQUAL, UNDECIDED),
+        (0.95, EQUAL, UNDECIDED),
         (0.0, NOT_SMALLER, HOLDS),
         (-2.0, NOT_SMALLER, FAILS),
-        (-1.1, NOT_SMALLER, UNDECIDED),
+        (-1.05, NOT_SMALLER, UNDECIDED),
     ],
 )
 def test_the_rule(mean, claimed, verdict):
@@ -370,11 +376,12 @@ def test_the_rule(mean, claimed, verdict):
 
 def test_more_comparisons_ask_for_more():
     rng = np.random.default_rng(3)
-    values = rng.normal(size=(30, 1, 400))
+    values = rng.normal(size=(30, 1, 400)).repeat(3, 1)  # trainings that do not differ
     values += 2.4 * 0.05 - values.mean((1, 2), keepdims=True)
     alone = judge(values[:1], [LARGER])[0]
     assert alone.verdict == HOLDS and alone.p < 0.05
     assert {each.verdict for each in judge(values, [LARGER] * 30)} == {UNDECIDED}
+    assert judge(values[:1, :2], [LARGER])[0].verdict == UNDECIDED  # of two trainings
 
 
 def test_power_is_what_it_says():
@@ -382,7 +389,7 @@ def test_power_is_what_it_says():
     rng, found = np.random.default_rng(4), 0
     true = 2.8 / 200**0.5
     for _ in range(200):
-        (one,) = judge(true + rng.normal(size=(1, 1, 200)), [LARGER], 500)
+        (one,) = judge(true + rng.normal(size=(1, 1, 200)).repeat(3, 1), [LARGER], 500)
         found += one.verdict == HOLDS
         assert one.detectable == pytest.approx(true, rel=0.3)
     assert 0.7 < found / 200 < 0.9
@@ -417,10 +424,12 @@ def made(tmp_path_factory):
     """A folder with made-up ranks of three trainings."""
     folder, rng = tmp_path_factory.mktemp("made") / "report", np.random.default_rng(0)
     folder.mkdir()
-    hard, moved = rng.random(500), rng.normal(size=(3, 1))
+    hard, moved = rng.random(2000), rng.normal(size=(3, 1))
     ranks = {
         each.key: np.where(
-            hard + rng.normal(0, 0.1, (3, 500)) + 0.01 * moved < 1 - (each.paper or 27) / 100, 0, 7
+            hard + rng.normal(0, 0.02, (3, 2000)) + 0.01 * moved < 1 - (each.paper or 27) / 100,
+            0,
+            7,
         ).astype(np.uint8)
         for each in results.ENTRIES
     }
@@ -461,6 +470,42 @@ def test_every_verdict_is_that_of_the_ranks_beside_it(reported):
         # One by hand: A - D of Table 3.
         a, d = (measured.ranks[f"dense {name}@256"] > 0 for name in ("vgg11_a_256", "vgg16_d_256"))
         assert f"| {100 * (a.mean() - d.mean()):+.2f}<br>[" in text
+
+
+def browser():
+    names = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.mark.skipif(not browser(), reason="no Chromium on the PATH, nor named by $CHROMIUM")
+def test_the_report_in_a_browser_at_phone_width(reported, tmp_path):
+    page = (reported / "report.html").read_text()
+    # A frame as wide as a phone, whose document reports on itself.
+    script = """<script>addEventListener("load", () => {
+      const images = [...document.images], root = document.documentElement;
+      const wide = [...document.querySelectorAll("body *")].filter(
+        e => !e.closest(".box, pre") && e.getBoundingClientRect().right > innerWidth);
+      parent.postMessage(JSON.stringify({
+        images: images.length, missing: images.filter(i => !i.naturalWidth).length,
+        page: root.scrollWidth, window: innerWidth, wide: wide.map(e => e.outerHTML.slice(0, 80)),
+        tables: document.querySelectorAll("table").length,
+        scrolling: [...document.querySelectorAll(".box")].filter(
+          e => e.scrollWidth > e.clientWidth).length,
+      }), "*");
+    });</script>"""
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"{script}</body>"))
+    (tmp_path / "phone.html").write_text(
+        "<iframe src=page.html width=375 height=800 style='border:0'></iframe><pre id=found></pre>"
+        "<script>onmessage = e => found.textContent = e.data</script>"
+    )
+    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "phone.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', done.stdout)[1])
+    assert found["missing"] == 0 and found["images"] == page.count("<img ") == 3
+    assert found["window"] == 375 and found["page"] <= 375 and not found["wide"]
+    assert found["tables"] >= 8 and found["scrolling"] > 0
 
 
 def test_ranks_are_the_errors_of_the_scores(tmp_path):

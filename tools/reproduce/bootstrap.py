@@ -13,20 +13,23 @@ DRAWS = 10_000
 LEVEL = 95  # %
 POWER = 80  # %
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not testable here"
+LEAST = 3  # trainings, to decide anything
 
 RULE = f"""\
 Differences are of error in points, the first minus the second. Each is claimed to lie in a range:
-above 0 where one is said to be worse; within 1 point of 0 where two are said to be about equal; above
--1 where one is said to be no better.
+above 0 where one is said to be worse; within 1 point of 0 where two are said to be about equal;
+above -1 where one is said to be no better.
 
-- **Intervals** ({LEVEL}%) come from a paired bootstrap at two levels: a draw takes as many trainings
-  and as many test images as there are, with replacement, the same for both sides. Of N trainings the
-  drawn means scatter by sqrt(1 - 1/N) of what they should, so their part is widened by the inverse.
+- **Intervals** ({LEVEL}%) come from a paired bootstrap at two levels: a draw takes as many
+  trainings and as many test images as there are, with replacement, the same for both sides. The
+  means of N trainings, drawn from N, vary by sqrt(1 - 1/N) of what they should: this part is
+  widened to it.
 - **p** is twice the share of draws outside of the claimed range, or inside of it where the claim
-  would be refuted. **Holm's correction** is over all comparisons of the report, whatever they say.
-- A comparison **holds** if its corrected p is below {1 - LEVEL / 100:.2g} and the draws lie in the range; **does not
-  hold** if they lie elsewhere; and is **undecided** else. A claim of several comparisons holds if all
-  do, does not hold if one does not, and is undecided else.
+  would be refuted. **Holm's correction** is over all comparisons of the report.
+- A comparison is decided if there are {LEAST} trainings or more and its corrected p is below
+  {1 - LEVEL / 100:.2g}: it **holds** if the draws lie in the range, and **does not hold** if they
+  lie elsewhere. Else it is **undecided**. A claim of several comparisons holds if all do, does not hold
+  if one does not, and is undecided else.
 - It is **not testable here** if a dense map that it rests on has another size than the paper's.
 - **Detectable** is the difference from the range's end that an uncorrected test at 5% finds with a
   power of {POWER}%: 2.8 standard errors.
@@ -119,7 +122,7 @@ def judge(
             float(each.mean()),
             *interval(column),
             float(one),
-            decided if one < 1 - LEVEL / 100 else UNDECIDED,
+            decided if one < 1 - LEVEL / 100 and len(each) >= LEAST else UNDECIDED,
             float(z * column.std()),
             tuple(each.mean(1).tolist()),
         )

@@ -167,7 +167,10 @@ CLAIMS = (
             ),
             Part(f"S = 256 - jitter, {_MORE}", (_model(f"{D_256}_thrice"),), _JITTERED, papers=1.4),
             Part(
-                f"S = 384 - jitter, {_MORE}", (_model(f"{D_384}_twice", 384),), _JITTERED, papers=1.2
+                f"S = 384 - jitter, {_MORE}",
+                (_model(f"{D_384}_twice", 384),),
+                _JITTERED,
+                papers=1.2,
             ),
         ),
         maps=True,

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmengine.registry import init_default_scope
 from tools.analysis.layers import build, describe, total
 from tools.analysis.stored import scores_needed
 from tools.reproduce.scales import Scale
-from vgg_mm.paper import S_JITTER, TRAININGS, Side, box_config_name, config_name, scaled
+from vgg_mm.paper import TRAININGS, Side, box_config_name, config_name, scaled
 from vgg_mm.testing.evaluation import VIEWS
 
 ROOT = Path(__file__).parents[2]
@@ -264,13 +265,17 @@ def _trainings(
         if names and model.name not in names:
             continue
         changes = options(scale, model, lr, processes) | {"randomness.seed": seed}
-        for loader, split in ((TRAIN, "train"), ("val_dataloader", "val"), ("test_dataloader", "test")):
+        for loader, split in (
+            (TRAIN, "train"),
+            ("val_dataloader", "val"),
+            ("test_dataloader", "test"),
+        ):
             dataset = loader if split == "train" else f"{loader}.dataset"
             changes[f"{dataset}.data_root"] = where.get(split, where[""])
             if scale.scenes:
                 kind = "vgg_mm.FolderBoxes" if model.boxes else "vgg_mm.Folders"
                 changes |= {f"{dataset}.type": kind, f"{dataset}.split": split}
-        cfg = Config.fromfile(ROOT / "configs" / f"{model.leaf}.py")
+        cfg = deepcopy(_leaf(model.leaf))
         cfg.merge_from_dict(changes | model.options | (further or {}))
         before = steps.get(model.start)
         start = []
@@ -290,11 +295,15 @@ def _trainings(
     return steps
 
 
+@cache
+def _leaf(name: str) -> Config:
+    return Config.fromfile(ROOT / "configs" / f"{name}.py")
+
+
 def options(scale: Scale, model: Model, lr: float, processes: int = 1) -> dict[str, object]:
     """What a model's sizes and recipe change in its leaf, data and seed aside."""
-    leaf = Config.fromfile(ROOT / "configs" / f"{model.leaf}.py")
     c = scale.crop
-    s, q = scaled(model.S, c), scaled(leaf.Q, c)
+    s, q = scaled(model.S, c), scaled(_leaf(model.leaf).Q, c)
     wanted: dict[str, object] = {
         "S": s,
         "Q": q,
@@ -328,9 +337,7 @@ def options(scale: Scale, model: Model, lr: float, processes: int = 1) -> dict[s
     return wanted
 
 
-def _box_tests(
-    scale: Scale, folder: Path, trained: dict[str, Step], processes: int
-) -> list[Step]:
+def _box_tests(scale: Scale, folder: Path, trained: dict[str, Step], processes: int) -> list[Step]:
     steps = []
     for test in BOX_TESTS:
         (name, Q), *others = test.nets

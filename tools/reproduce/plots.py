@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.device import get_device
+from PIL import Image
 
 from tools.analysis.report import WRONG, curves
 from tools.analysis.score_maps import draw_score_maps
@@ -133,4 +134,6 @@ def score_maps(scale: Scale, folder: Path, figures: Path, number: int = 2) -> li
         name = scores.names[np.flatnonzero(scores.labels == label)[0]]
         files.append(figures / f"score_map_{label}.png")
         draw_score_maps(net, os.path.join(scores.root, name), 2, files[-1])
+        small = Image.open(files[-1]).convert("RGB").quantize(64)
+        small.resize([round(side / 1.5) for side in small.size]).save(files[-1])
     return files

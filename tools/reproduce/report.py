@@ -58,8 +58,8 @@ def summary(scale: Scale, results: Results, folder: Path) -> Iterator[str]:
     """The first page: what was done, the verdicts, and all differences in one figure."""
     yield (
         f"The paper's nets at crops of {scale.crop} pixels in place of 224, stage 1 {scale.width} "
-        f"channels wide in place of 64: trained {results.trainings} times, tested on "
-        f"{results.images:,} images. The errors are not to be compared with the paper's, their "
+        f"channels wide in place of 64: {results.trainings} trainings of each, tested "
+        f"on {results.images:,} images. The errors are not to be compared with the paper's, their "
         "differences are."
     )
     yield verdicts(scale, results)
@@ -215,7 +215,9 @@ def _settings(scale: Scale, root: Path, steps: Sequence[Step], folder: Path) -> 
     yield code(f"python tools/reproduce/reproduce.py --scale {scale.name}")
     if found := tried(root):
         nets = [*next(iter(found.values()))]
-        rows = [[f"{lr:g}", *(f"{errors[net]:.1f}" for net in nets)] for lr, errors in found.items()]
+        rows = [
+            [f"{lr:g}", *(f"{errors[net]:.1f}" for net in nets)] for lr, errors in found.items()
+        ]
         yield table(
             "Trials of the learning rate: top-1 error (%)",
             [["rate", *nets], *rows],

@@ -127,11 +127,17 @@ class Results:
         self._draws = draws
         wrong = np.stack([self.ranks[key] >= k for key in self.ranks for k in (1, 5)])
         self._drawn = 100 * bootstrap(wrong, draws)
-        self._columns = {(key, k): 2 * i + (k > 1) for i, key in enumerate(self.ranks) for k in (1, 5)}
+        self._columns = {
+            (key, k): 2 * i + (k > 1) for i, key in enumerate(self.ranks) for k in (1, 5)
+        }
         self._mean = 100 * wrong.mean((1, 2))
         self.parts = [part for part in PARTS if self._has(*part.worse, *part.better)]
         differences = [self._wrong(part.worse) - self._wrong(part.better) for part in self.parts]
-        judged = judge(np.stack(differences), [part.claimed for part in self.parts], draws) if differences else []
+        judged = (
+            judge(np.stack(differences), [part.claimed for part in self.parts], draws)
+            if differences
+            else []
+        )
         self.verdicts: dict[Part, Verdict] = dict(zip(self.parts, judged, strict=True))
 
     def _has(self, *entries: Entry) -> bool:
