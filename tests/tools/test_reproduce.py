@@ -144,7 +144,8 @@ def test_every_size_follows_from_the_crop(tmp_path):
         assert cfg.test_dataloader.dataset.split == "test"
         rate = cfg.start_from_lr if model.fine else cfg.optim_wrapper.optimizer.lr
         assert model.boxes or rate == scale.lr / (10 if model.fine else 1)
-        assert cfg.train_cfg.max_epochs == (2 if model.fine else 4)
+        assert cfg.train_cfg.max_epochs == (2 if model.fine else 6)
+        assert cfg.param_scheduler == dict(type="MultiStepLR", milestones=[] if model.fine else [5])
 
 
 def test_imagenets_plan_is_the_paper(tmp_path):
@@ -204,7 +205,7 @@ def finished(tmp_path_factory):
         patch.setattr(sys, "argv", sys.argv)
         patch.setattr(training_report, "draw_report", lambda *_: None)  # seconds each
         root = tmp_path_factory.mktemp("reproduced")
-        scale = replace(MICRO, scenes=Settings(images=(16, 8, 8), classes=8, short=66))
+        scale = replace(MICRO, scenes=Settings(images=(8, 8, 8), classes=8, short=66))
         planned = [step for step in plan.make_plan(scale, root, 1) if step.name in WANTED]
         steps.run_plan(planned, 1e9, in_process)
         results.collect(scale, root, 1)

@@ -28,8 +28,8 @@ above -1 where one is said to be no better.
   would be refuted. **Holm's correction** is over all comparisons of the report.
 - A comparison is decided if there are {LEAST} trainings or more and its corrected p is below
   {1 - LEVEL / 100:.2g}: it **holds** if the draws lie in the range, and **does not hold** if they
-  lie elsewhere. Else it is **undecided**. A claim of several comparisons holds if all do, does not hold
-  if one does not, and is undecided else.
+  lie elsewhere. Else it is **undecided**. A claim of several comparisons holds if all do, does not
+  hold if one does not, and is undecided else.
 - It is **not testable here** if a dense map that it rests on has another size than the paper's.
 - **Detectable** is the difference from the range's end that an uncorrected test at 5% finds with a
   power of {POWER}%: 2.8 standard errors.

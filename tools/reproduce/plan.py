@@ -225,6 +225,7 @@ def trial_plan(scale: Scale, root: Path, lr: float) -> list[Step]:
     drawn = _drawing(scale, root / "trial", 1_000_000, (images, scale.scenes.images[1], 0))
     further = {
         "train_cfg.max_epochs": passes,
+        "param_scheduler.milestones": [passes - 1],
         "test_dataloader.dataset.split": "val",
         "tta_pipeline.1.scales": [scaled(256, scale.crop)],
     }
@@ -324,6 +325,12 @@ def options(scale: Scale, model: Model, lr: float, processes: int = 1) -> dict[s
         "start_from_lr": lr / 10,
         "train_cfg.max_epochs": scale.fine_passes if model.fine else scale.passes,
     }
+    if scale.full_passes:
+        wanted |= {
+            "param_scheduler._delete_": True,
+            "param_scheduler.type": "MultiStepLR",
+            "param_scheduler.milestones": [] if model.fine else [scale.full_passes],
+        }
     if scale.scenes:
         wanted["model.head.num_classes"] = scale.scenes.classes
     if model.boxes:

@@ -22,10 +22,6 @@ NARROW = {
     # The paper's 0.01 suits layers of 64 to 512 channels; through narrower ones no signal passes.
     "init_from_a_std": None,
     "model.backbone.init_cfg": dict(type="Kaiming", layer="Conv2d"),
-    # Of few passes each is a validation. No plateau ends a training: all take the same number.
-    "param_scheduler.patience": 0,
-    "param_scheduler.threshold": 2,
-    "param_scheduler.drops": 99,
     "default_hooks.checkpoint.minutes": 2,
     "default_hooks.checkpoint.keep": 1,
 }
@@ -47,8 +43,11 @@ class Scale:
         batch: Images a step, over all processes.
         lr: The rate of nets that start new or from net A, where no trial says another; a model
             that goes on from its like starts at a tenth.
-        passes: Through the training images of a net that starts new or from net A, at most.
-        fine_passes: Of one that goes on from its like, at most.
+        passes: Through the training images of a net that starts new or from net A.
+        fine_passes: Of one that goes on from its like.
+        full_passes: Of ``passes`` those before the rate falls to a tenth, which then is that of a
+            net that goes on from its like; 0: it falls on plateaus, the paper's, and the passes are
+            the most that there are.
         seeds: How often all is trained.
         scenes: The images, those to test on of their own; None: ILSVRC, tested on ``val``.
         trial: How many of the training images, and passes, a trial of a rate takes.
@@ -67,6 +66,7 @@ class Scale:
     lr: float
     passes: int
     fine_passes: int
+    full_passes: int = 0
     seeds: int = 1
     scenes: Settings | None = None
     trial: tuple[int, int] = (0, 0)
@@ -118,11 +118,12 @@ _SMALL = Scale(
     channels=256,
     batch=32,
     lr=5e-3,
-    passes=4,
+    passes=6,
     fine_passes=2,
+    full_passes=5,
     seeds=3,
-    scenes=Settings(images=(36_000, 2_000, 10_000), short=66),
-    trial=(16_000, 4),
+    scenes=Settings(images=(32_000, 2_000, 10_000), short=66),
+    trial=(16_000, 6),
     rates=(2.5e-3, 5e-3, 1e-2),
     multi_crop=("D",),
     options=NARROW,
@@ -142,10 +143,11 @@ SCALES = {
             batch=64,
             lr=5e-3,
             passes=8,
-            fine_passes=4,
+            fine_passes=3,
+            full_passes=6,
             seeds=3,
             scenes=Settings(images=(100_000, 5_000, 10_000), short=132),
-            trial=(16_000, 4),
+            trial=(16_000, 8),
             rates=(2.5e-3, 5e-3, 1e-2),
             speed=1e12,
             options=NARROW,
@@ -159,10 +161,11 @@ SCALES = {
             channels=8,
             batch=8,
             lr=5e-3,
-            passes=1,
+            passes=2,
             fine_passes=1,
-            scenes=Settings(images=(64, 32, 32), classes=8, short=66),
-            trial=(32, 1),
+            full_passes=1,
+            scenes=Settings(images=(32, 16, 16), classes=8, short=66),
+            trial=(16, 2),
             rates=(5e-3,),
             multi_crop=("D",),
             speed=2e8,
