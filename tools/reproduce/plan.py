@@ -399,8 +399,12 @@ def multiply_adds(scale: Scale, arch: str, height: int, width: int) -> int:
     init_default_scope("mmpretrain")
     strides = [*[2] * scale.pools, *[None] * (5 - scale.pools)]
     backbone = dict(type="vgg_mm.VGG", arch=arch, width=scale.width, pool_strides=strides)
-    head = dict(in_channels=8 * scale.width, channels=scale.channels, kernel_size=scale.kernel)
-    classes = scale.scenes.classes if scale.scenes else 1000
-    head |= dict(type="vgg_mm.VGGHead", num_classes=classes)
+    head = dict(
+        type="vgg_mm.VGGHead",
+        num_classes=scale.scenes.classes if scale.scenes else 1000,
+        in_channels=8 * scale.width,
+        channels=scale.channels,
+        kernel_size=scale.kernel,
+    )
     model = build(dict(type="ImageClassifier", backbone=backbone, head=head))
     return total(describe(model, height, width), "multiply_adds")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -20,7 +21,7 @@ from tools.reproduce.plan import D_256, models, work_dir
 from tools.reproduce.results import EACH_Q, Results
 from tools.reproduce.scales import Scale
 from vgg_mm.api import load
-from vgg_mm.paper import S_JITTER, TABLE_3, scaled
+from vgg_mm.paper import S_JITTER, TABLE_3, Side, scaled
 from vgg_mm.testing.scores import Scores
 
 OURS, PAPERS, GOOD = "#1f5fa8", "0.45", "#1a7f37"
@@ -36,7 +37,9 @@ def _axes(height: float = 3.6, **labels: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _points(axes: Axes, xs: list, errors: list[tuple[float, float, float]], **style) -> object:
+def _points(
+    axes: Axes, xs: list, errors: list[tuple[float, float, float]], **style
+) -> ErrorbarContainer:
     """Errors with the bars of their intervals."""
     middle, low, high = np.array(errors).T
     bars = [(middle - low).clip(0), (high - middle).clip(0)]
@@ -84,15 +87,15 @@ def depth(results: Results) -> Figure | None:
 def training_curves(scale: Scale, folder: Path) -> Figure | None:
     """The training loss of every classifier of a seed."""
     figure, axes = _axes(4.2, ylabel="training loss", xlabel="iteration")
-    lines = {256: "-", 384: "--", S_JITTER: ":"}
+    lines: dict[Side, str] = {256: "-", 384: "--", S_JITTER: ":"}
     for model in models(scale):
         losses, _ = curves(work_dir(folder, model.name)) if not model.boxes else ({}, None)
         if losses:
             x, y = (np.array(values) for values in zip(*sorted(losses.items()), strict=True))
             window = max(1, len(y) // 20)
             y = np.convolve(y, np.full(window, 1 / window), "valid")
-            aside = dict(linewidth=1, label=model.name, color=NETS.get(model.arch, OURS))
-            axes.plot(x[window - 1 :], y, lines[model.S], **aside)
+            color = NETS.get(model.arch, OURS)
+            axes.plot(x[window - 1 :], y, lines[model.S], color=color, lw=1, label=model.name)
     if not axes.lines:
         return None
     figure.legend(fontsize=5.5, ncols=3, loc="outside lower center")
@@ -107,8 +110,9 @@ def scales_effect(scale: Scale, results: Results) -> Figure | None:
         return None
     figure = Figure((5, 2.4 * len(nets) + 0.4), dpi=130, layout="constrained")
     c, lines = scale.crop, {}
+    colors: dict[Side, str] = {256: "0.3", 384: OURS, S_JITTER: WRONG}
     for arch, axes in zip(nets, figure.subplots(len(nets), squeeze=False)[:, 0], strict=True):
-        for i, (S, color) in enumerate(((256, "0.3"), (384, OURS), (S_JITTER, WRONG))):
+        for i, (S, color) in enumerate(colors.items()):
             rows = [row for row in measured if (row.arch, row.S) == (arch, S)]
             if rows:
                 label = f"S = {scaled(S, c)}".replace("(", "[").replace(")", "]")

@@ -64,9 +64,9 @@ def _ranks(scale: Scale, folder: Path) -> dict[str, np.ndarray]:
         if not known[name].boxes
     }
     first = next(iter(scores.items()), None)
-    for name, each in scores.items():
+    for name, tested in scores.items():
         assert first
-        check_same_data(Path(first[0]), first[1], Path(name), each)
+        check_same_data(Path(first[0]), first[1], Path(name), tested)
     ranks = {}
     for each in ENTRIES:
         names = [name for name, _ in each.models]

@@ -122,10 +122,11 @@ _SMALL = Scale(
     fine_passes=2,
     full_passes=5,
     seeds=3,
-    scenes=Settings(images=(32_000, 2_000, 10_000), short=66),
+    scenes=Settings(images=(30_000, 2_000, 10_000), short=66),
     trial=(16_000, 6),
     rates=(2.5e-3, 5e-3, 1e-2),
     multi_crop=("D",),
+    speed=2.9e10,
     options=NARROW,
 )
 SCALES = {
