@@ -6,7 +6,7 @@ python tools/analysis/compare.py scr_0.npz scr_1.npz --against pcr_0.npz pcr_1.n
 The files are what `tools/test.py --out` and `tools/analysis/fuse.py` write: all of posteriors, or
 all of guesses. Several files of a side are of trainings from several seeds. The interval is a
 paired bootstrap's: it draws images, the same ones for both sides, and seeds where there are
-several.
+several, wider the fewer they are.
 """
 
 import argparse

@@ -25,6 +25,8 @@ NARROW = {
     "default_hooks.checkpoint.minutes": 2,
     "default_hooks.checkpoint.keep": 1,
 }
+# Decoded once, a fifth of a gigabyte for 10,000 small scenes.
+IN_MEMORY = {"train_dataloader.dataset.dataset.pipeline.0.in_memory": True}
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ _SMALL = Scale(
     rates=(2.5e-3, 5e-3, 1e-2),
     multi_crop=("D",),
     speed=2.9e10,
-    options=NARROW,
+    options=NARROW | IN_MEMORY,
 )
 SCALES = {
     scale.name: scale
@@ -170,7 +172,7 @@ SCALES = {
             rates=(5e-3,),
             multi_crop=("D",),
             speed=2e8,
-            options=NARROW,
+            options=NARROW | IN_MEMORY,
         ),
     )
 }
