@@ -234,6 +234,21 @@ def test_the_miniature_measures_its_rows(finished):
     assert (root / "report/report.html").stat().st_size < 2**20
 
 
+def test_what_is_missing_of_a_copied_folder_is_made_again(finished):
+    *_, planned = finished
+    scenes, aside = planned[0].makes, planned[0].makes.with_name("aside")
+    scenes.rename(aside)
+    ran = []
+    with pytest.raises(InterruptedError):
+        steps.run_plan(planned, 1e9, lambda step: ran.append(step) or interrupt())
+    assert ran == planned[:1] and steps.time_left(planned, 1e9) > 0
+    aside.rename(scenes)
+
+
+def interrupt():
+    raise InterruptedError
+
+
 def test_nothing_is_done_twice(finished):
     *_, planned = finished
     steps.run_plan(planned, 1e9, lambda *_: pytest.fail("a step ran again"))

@@ -127,6 +127,7 @@ class Step:
         needs: The steps that come before.
         work: Multiply-adds, backward passes included.
         config: The text of the config that it is of.
+        makes: What must be there besides the marker, for the step to be done.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Step:
     needs: tuple[Step, ...] = field(default=(), compare=False, repr=False)
     work: float = field(default=0, compare=False)
     config: str = field(default="", compare=False, repr=False)
+    makes: Path | None = field(default=None, compare=False)
 
     @property
     def marker(self) -> Path:
@@ -151,12 +153,14 @@ class Step:
         """Where its config is written."""
         return _config(self.folder, self.name)
 
+    @property
+    def done(self) -> bool:
+        """Whether it need not run."""
+        return self.marker.exists() and (self.makes is None or self.makes.exists())
+
     def result(self) -> dict | None:
         """What it left when it was done: its ``seconds``, and if it ran in one go (``whole``)."""
-        try:
-            return json.loads(self.marker.read_text())
-        except FileNotFoundError:
-            return None
+        return json.loads(self.marker.read_text()) if self.done else None
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -240,7 +244,8 @@ def _drawing(scale: Scale, folder: Path, seed: int, images: tuple[int, int, int]
     numbers |= {"seed": seed, "jobs": 1}
     options = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
     command = [*_tool("data/make_scenes", 1, str(folder / "data")), *options]
-    return Step("scenes", folder, tuple(command), work=sum(images) / DRAWN * scale.speed)
+    work, data = sum(images) / DRAWN * scale.speed, folder / "data"
+    return Step("scenes", folder, tuple(command), work=work, makes=data)
 
 
 def _tool(name: str, processes: int, *arguments: str) -> list[str]:

@@ -109,7 +109,7 @@ def scales_effect(scale: Scale, results: Results) -> Figure | None:
     if not nets:
         return None
     figure = Figure((5, 2.4 * len(nets) + 0.4), dpi=130, layout="constrained")
-    c, lines = scale.crop, {}
+    c = scale.crop
     colors: dict[Side, str] = {256: "0.3", 384: OURS, S_JITTER: WRONG}
     for arch, axes in zip(nets, figure.subplots(len(nets), squeeze=False)[:, 0], strict=True):
         for i, (S, color) in enumerate(colors.items()):
@@ -118,10 +118,11 @@ def scales_effect(scale: Scale, results: Results) -> Figure | None:
                 label = f"S = {scaled(S, c)}".replace("(", "[").replace(")", "]")
                 aside = (i - 1) * c / 80  # the same Q of two S stand side by side
                 Q = [round(row.Q[0] * c / 224) + aside for row in rows]
-                lines[label] = _points(axes, Q, [measured[row] for row in rows], color=color)
+                _points(axes, Q, [measured[row] for row in rows], color=color, label=label)
         axes.set(title=f"net {arch}, dense", ylabel="top-1 error (%)", xlabel="Q")
         axes.grid(alpha=0.3)
-    figure.legend([*lines.values()], [*lines], loc="outside upper center", ncols=3)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 

@@ -102,12 +102,12 @@ def run_plan(steps: Sequence[Step], speed: float, start: Start = start, jobs: in
         UserError: If a step fails; its log is named, and the end of it shown. Others that run are
             ended: they go on another time.
     """
-    waiting = [step for step in steps if not step.marker.exists()]
+    waiting = [step for step in steps if not step.done]
     running: dict[Step, tuple[subprocess.Popen, float, bool]] = {}
     began = time.monotonic()
     try:
         while waiting or running:
-            ready = [step for step in waiting if all(need.marker.exists() for need in step.needs)]
+            ready = [step for step in waiting if all(need.done for need in step.needs)]
             for step in ready[: jobs - len(running)]:
                 print(
                     f"[{steps.index(step) + 1}/{len(steps)}] {step.folder.name} {step.name}; "
@@ -162,7 +162,7 @@ def time_left(steps: Sequence[Step], speed: float, jobs: int = 1) -> float:
     chains: dict[Step, float] = {}
     total = 0.0
     for step in steps:
-        left = 0 if step.marker.exists() else BEGIN + step.work / speed
+        left = 0 if step.done else BEGIN + step.work / speed
         total += left
         chains[step] = max((chains.get(need, 0) for need in step.needs), default=0) + left
     return max([total / jobs, *chains.values()])
