@@ -19,6 +19,7 @@ from vgg_mm.testing import Scores
 
 ROOT = Path(__file__).parents[1]
 PAPER = [f"{row.config}.py" for row in paper.TABLE_3]
+SHALLOW = "vgg8_b_5x5_256.py"  # Sec. 4.1's
 BOXES = {S: f"vgg16_d_{S}_boxes.py" for (S, _), *further in (r.models for r in TABLE_9)}
 
 
@@ -69,7 +70,13 @@ def test_trains_a_step_on_boxes(name, few_scenes, tmp_path):
 
 def test_there_is_a_config_for_each_trained_model_and_no_other():
     names = {path.name for path in (ROOT / "configs").glob("*.py")}
-    assert names == {*PAPER, *BOXES.values(), "demo.py", "demo_boxes.py"}
+    assert names == {*PAPER, *BOXES.values(), SHALLOW, "demo.py", "demo_boxes.py"}
+
+
+def test_the_shallow_net_differs_from_net_b_in_its_convs_alone():
+    shallow, b = load(SHALLOW), load("vgg13_b_256.py")
+    assert (shallow.model.backbone.pop("arch"), b.model.backbone.pop("arch")) == ("B-5x5", "B")
+    assert shallow._cfg_dict == b._cfg_dict
 
 
 @pytest.mark.parametrize("S", BOXES)

@@ -188,7 +188,7 @@ export demo {best} net.onnx --to onnx {small}
 convert_weights {best} net.pth --to-arch A
 describe demo
 dataset_stats {jpeg_tree}/train --jobs 1
-reproduce --scale mini --plan
+reproduce --scale micro --plan
 tile_jpegs --help
 prepare_imagenet --help
 make_cutouts --help

@@ -27,6 +27,7 @@ NETS = {
 }
 DEPTHS = {"A": 11, "A-LRN": 11, "B": 13, "C": 16, "D": 16, "E": 19}
 MILLIONS = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
+SHALLOW = "vgg8_b_5x5_256"  # Sec. 4.1's
 CONFIG_NAMES = [
     "vgg11_a_256",
     "vgg11_a_lrn_256",
@@ -61,6 +62,14 @@ def single_scale(S):
 def multi_scale(S):
     """Sec. 3.2's three Q for a training scale."""
     return (S - 32, S, S + 32) if isinstance(S, int) else (256, 384, 512)
+
+
+def test_the_shallow_net_sees_as_much_as_net_b():
+    (arch,) = paper.SHALLOW
+    assert paper.config_name(arch, 256) == SHALLOW
+    for shallow, deep in zip(stages(arch), stages("B"), strict=True):
+        assert [layer.channels for layer in shallow] == [deep[0].channels]
+        assert [layer.kernel - 1 for layer in shallow] == [sum(x.kernel - 1 for x in deep)]
 
 
 def test_nets_in_the_papers_order():
@@ -184,7 +193,7 @@ def test_every_row_has_its_config():
     assert [DEPTHS[row.arch] for row in TABLE_3] == [int(name[3:5]) for name in CONFIG_NAMES]
     assert {row.config for row in (*TABLE_4, *TABLE_5)} <= set(CONFIG_NAMES)
     boxes = {box_config_name(S) for row in TABLE_9 for S, _ in row.models}
-    assert {path.stem for path in CONFIGS.glob("vgg*.py")} == {*CONFIG_NAMES, *boxes}
+    assert {path.stem for path in CONFIGS.glob("vgg*.py")} == {*CONFIG_NAMES, *boxes, SHALLOW}
 
 
 def test_colours():

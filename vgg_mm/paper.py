@@ -20,6 +20,9 @@ TABLE_1 = {
     "E":     "64 64     | 128 128   | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
 }  # fmt: skip
 
+# Sec. 4.1, in no table: net B with a 5x5 conv in place of each two of 3x3, which see as much.
+SHALLOW = {"B-5x5": "64@5 | 128@5 | 256@5 | 512@5 | 512@5"}
+
 # Table 2, in millions.
 TABLE_2 = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
 
@@ -45,7 +48,7 @@ IMAGENET_EIGVEC = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of Table 1 under its Caffe name: a conv (``kernel`` 3 or 1) or an LRN (``kernel`` 0).
+    """A layer under its Caffe name: a conv (``kernel`` 1, 3 or 5) or an LRN (``kernel`` 0).
 
     ``channels`` are those of the layer's output.
     """
@@ -66,13 +69,13 @@ class Layer:
 
 
 def stages(arch: str, width: int = 64) -> list[list[Layer]]:
-    """Table 1's column ``arch`` as five lists of layers.
+    """Net ``arch`` of ``TABLE_1`` or ``SHALLOW`` as five lists of layers.
 
     ``width`` is the number of channels of stage 1 (the paper's is 64); the others keep the paper's
     ratios to it.
     """
     table: list[list[Layer]] = []
-    for s, stage in enumerate(TABLE_1[arch].split("|"), 1):
+    for s, stage in enumerate((TABLE_1 | SHALLOW)[arch].split("|"), 1):
         layers: list[Layer] = []
         for cell in stage.split():
             n = sum(layer.kernel > 0 for layer in layers)

@@ -66,7 +66,7 @@ def test_seeds_and_a_blacklist(tool):
     one, other, difference, low, high = told(line)
     assert (one, other) == (0, round(100 * 25 / 300, 2)) and difference == -other
     assert "(300 images, 2 seed(s))" in line
-    assert low < -14 and high == 0  # one seed twice, or the other
+    assert low < -20 and 3 < high < 6  # one seed twice, or the other, and wider for being two
 
 
 def test_posteriors_are_compared_too_and_mistakes_are_told(tool):

@@ -144,16 +144,16 @@ def test_a_training_with_workers_saves_and_leaves_nothing_running(start, tmp_pat
 
 def test_reproduce_ends_with_its_step_which_saves(start, tmp_path):
     script = ROOT / "tools/reproduce/reproduce.py"
-    tool = start(sys.executable, script, "--scale", "mini", "--work-dir", "mini", "--jobs", 1)
-    tool.says("train vgg11_a_256")
-    step, end = tmp_path / "mini/steps/train_vgg11_a_256.log", time.monotonic() + 100
+    tool = start(sys.executable, script, "--scale", "micro", "--work-dir", "micro", "--jobs", 1)
+    tool.says("vgg11_a_256;")
+    step, end = tmp_path / "micro/trial_0.005/steps/vgg11_a_256.log", time.monotonic() + 100
     while not (step.exists() and "Epoch(train)" in step.read_text()):
         assert time.monotonic() < end and tool.process.poll() is None, tool.log.read_text()
         time.sleep(0.2)
     os.kill(tool.process.pid, signal.SIGTERM)
     assert tool.process.wait(30) == 143
     assert not tool.group()
-    assert (tmp_path / "mini/work_dirs/vgg11_a_256/last_checkpoint").exists()
+    assert (tmp_path / "micro/trial_0.005/work_dirs/vgg11_a_256/last_checkpoint").exists()
     assert "SIGTERM: saved after step" in step.read_text()
 
 

@@ -6,7 +6,7 @@ python tools/analysis/compare.py scr_0.npz scr_1.npz --against pcr_0.npz pcr_1.n
 The files are what `tools/test.py --out` and `tools/analysis/fuse.py` write: all of posteriors, or
 all of guesses. Several files of a side are of trainings from several seeds. The interval is a
 paired bootstrap's: it draws images, the same ones for both sides, and seeds where there are
-several.
+several, wider the fewer they are.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
     for k in sorted(int(top.removeprefix("top")) for top in tops):
         wrong = np.array([[files[file].wrong(k)[kept] for file in side] for side in sides])
         one, other = 100 * wrong.mean((1, 2))
-        draws = 100 * bootstrap([wrong])  # (D, 2)
+        draws = 100 * bootstrap(wrong)  # (D, 2)
         low, high = interval(draws[:, 0] - draws[:, 1])
         print(
             f"top-{k} error {one:.2f}% against {other:.2f}%: a difference of {one - other:+.2f} "

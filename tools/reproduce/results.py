@@ -1,128 +1,171 @@
-"""What a reproduction measured: errors of every row, their intervals, and the verdicts."""
+"""What a reproduction measured: of every image and training how far the true class was ranked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from tools.analysis.fusion import check_same_data
-from tools.analysis.stored import StoredScores, scores_files
 from tools.reproduce.bootstrap import DRAWS, Verdict, bootstrap, interval, judge
-from tools.reproduce.claims import LARGER, Part
-from tools.reproduce.plan import Model, Run, ablations
+from tools.reproduce.claims import PARTS, Entry, Part, entry
+from tools.reproduce.plan import BOX_TESTS, Model, box_guesses, models, work_dir
 from tools.reproduce.scales import Scale
+from vgg_mm.arrays import read_arrays, write_arrays
 from vgg_mm.errors import UserError
-from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, FusionRow, Row
+from vgg_mm.paper import ROWS, TABLE_4, FusionRow, Row, Training, scaled
+from vgg_mm.testing.evaluation import VIEWS
+from vgg_mm.testing.localisation import Guesses
 from vgg_mm.testing.scores import Scores
+from vgg_mm.writing import replacing
 
-AnyRow = Row | FusionRow
 # Each test scale of each model by itself, for the effect of S and Q.
 EACH_Q = tuple(
     Row(row.arch, row.S, (Q,), "dense", row.top1, row.top5) for row in TABLE_4 for Q in row.Q
 )
+ENTRIES = dict.fromkeys(
+    (
+        *map(entry, (*ROWS, *EACH_Q)),
+        *(each for part in PARTS for side in (part.worse, part.better) for each in side),
+    )
+)
+FILE = "ranks.npz"
 
 
-def _key(row: AnyRow, k: int) -> tuple:
-    return (row.models, row.views, k)
+def collect(scale: Scale, root: Path, seeds: int) -> None:
+    """Makes ``report/ranks.npz`` of the scores and guesses of the trainings that are done.
+
+    For each :class:`Entry` it holds (N, n) uint8: how many classes beat the true one or tie, 255 at
+    most; of boxes 0 if the first guess is right, 1 if another is, else 255.
+
+    Raises:
+        UserError: If nothing is done, or two tests were of different images.
+    """
+    found: list[dict[str, np.ndarray]] = [
+        _ranks(scale, root / f"seed{seed}") for seed in range(seeds)
+    ]
+    most = max(map(len, found))
+    if not most:
+        raise UserError(f"nothing to report yet: no scores in {root}.")
+    whole = [ranks for ranks in found if len(ranks) == most]
+    ranks = {key: np.stack([each[key] for each in whole]) for key in whole[0]}
+    (root / "report").mkdir(exist_ok=True)
+    with replacing(root / "report" / FILE) as file:
+        write_arrays(file, ranks)
+
+
+def _ranks(scale: Scale, folder: Path) -> dict[str, np.ndarray]:
+    known = {model.name: model for model in models(scale)}
+    done = {name for name in known if (folder / "steps" / f"{name}.json").exists()}
+    scores = {
+        name: Scores.load(work_dir(folder, name) / "scores.npz")
+        for name in done
+        if not known[name].boxes
+    }
+    first = next(iter(scores.items()), None)
+    for name, tested in scores.items():
+        assert first
+        check_same_data(Path(first[0]), first[1], Path(name), tested)
+    ranks = {}
+    for each in ENTRIES:
+        names = [name for name, _ in each.models]
+        if each.views == "boxes":
+            (name,) = names
+            test2 = name in {test.name for test in BOX_TESTS}
+            marker = folder / "steps" / f"{'boxes_' * test2}{name}.json"
+            if marker.exists():
+                file = box_guesses(folder, name)
+                file = file if test2 else work_dir(folder, name) / "true_class.npz"
+                ranks[each.key] = _guessed(Guesses.load(file), each.top)
+        elif scores.keys() >= {*names} and _tested(known, each):
+            ranks[each.key] = _ranked(scale, scores, each)
+    return ranks
+
+
+def _guessed(guesses: Guesses, top: int) -> np.ndarray:
+    first = guesses.wrong(1)
+    others = guesses.wrong(top)
+    return np.where(first, np.where(others, 255, 1), 0).astype(np.uint8)
+
+
+def _tested(known: dict[str, Model], each: Entry) -> bool:
+    """Whether its models' tests have all views that it averages; all have the scales."""
+    return all({*VIEWS[each.views]} <= {*VIEWS[known[name].views]} for name, _ in each.models)
+
+
+def _ranked(scale: Scale, scores: dict[str, Scores], each: Entry) -> np.ndarray:
+    total: np.ndarray | float = 0.0
+    for name, scales in each.models:
+        stored = scores[name]
+        (protocol,) = stored.protocols
+        pairs = [*zip(protocol["views"], protocol["scales"], strict=True)]
+        wanted = [(view, scaled(Q, scale.crop)) for view in VIEWS[each.views] for Q in scales]
+        posteriors = stored.posteriors[:][:, [pairs.index(pair) for pair in wanted]]
+        total = total + posteriors.mean(1, dtype=np.float64) / len(each.models)
+    assert isinstance(total, np.ndarray)
+    own = np.take_along_axis(total, stored.labels[:, None], 1)
+    return ((~(total < own)).sum(1) - 1).clip(max=255).astype(np.uint8)
 
 
 class Results:
-    """The errors of all runs: the mean over seeds, and over the folds' images.
-
-    The tables are made from it as they are from the :class:`StoredScores` of one run.
+    """The errors and verdicts of a file of ranks; the tables are made from it.
 
     Args:
-        scale: The sizes.
-        runs: The runs; a row counts as measured when all of them have it.
+        file: See :func:`collect`.
         draws: The bootstrap's.
 
     Attributes:
-        stored: Each run's scores.
-        images: How many distinct images were tested on.
-
-    Raises:
-        UserError: If no run has scores, or two seeds of a fold were tested on different images.
+        ranks: Its arrays, by an entry's key.
+        trainings: How many of each model there are.
+        images: How many test images.
     """
 
-    def __init__(self, scale: Scale, runs: Sequence[Run], draws: int = DRAWS) -> None:
-        self.scale = scale
-        folders = {run: run.folder / "scores" for run in runs}
-        missing = [run.name for run, folder in folders.items() if not any(folder.glob("*.npz"))]
-        if missing:
-            raise UserError(f"nothing to report yet: no scores of {'; '.join(missing)}.")
-        self.stored = {
-            run: StoredScores(scores_files([folder]), scale.crop) for run, folder in folders.items()
+    def __init__(self, file: Path, draws: int = DRAWS) -> None:
+        self.ranks = {key: np.asarray(value) for key, value in read_arrays(file).items()}
+        self.trainings, self.images = next(iter(self.ranks.values())).shape
+        self._draws = draws
+        wrong = np.stack([self.ranks[key] >= k for key in self.ranks for k in (1, 5)])
+        self._drawn = 100 * bootstrap(wrong, draws)
+        self._columns = {
+            (key, k): 2 * i + (k > 1) for i, key in enumerate(self.ranks) for k in (1, 5)
         }
-        self.rows = [row for row in (*ROWS, *EACH_Q) if not self.lacking(row)]
-        self.ablations = [
-            ablation
-            for ablation in ablations(scale.crop)
-            if all(run.scores(ablation).exists() for run in runs)
-            and not self.lacking(self.compared(ablation))
-        ]
-        wrong: dict[tuple, dict[Run, np.ndarray]] = {}
-        for run, stored in self.stored.items():
-            for row in self.rows:
-                if run not in wrong.get(_key(row, 1), {}):
-                    scores = stored.scores(row)
-                    for k in (1, 5):
-                        wrong.setdefault(_key(row, k), {})[run] = scores.wrong(k)
-            for ablation in self.ablations:
-                file = run.scores(ablation)
-                scores = Scores.load(file)
-                check_same_data(*next(iter(stored.files.items())), file, scores)
-                wrong.setdefault((ablation.name, 1), {})[run] = scores.wrong(1)
-        self.keys = {key: i for i, key in enumerate(wrong)}
-        folds = []
-        for fold in sorted({run.fold for run in runs}):
-            members = [run for run in runs if run.fold == fold]
-            tested = [next(iter(self.stored[run].files.items())) for run in members]
-            for other in tested[1:]:
-                check_same_data(*tested[0], *other)
-            folds.append(np.array([[by_run[run] for run in members] for by_run in wrong.values()]))
-        self.images = sum(fold.shape[2] for fold in folds)
-        self.mean = 100 * sum(fold.mean(1).sum(1) for fold in folds) / self.images  # (R,)
-        self.draws = 100 * bootstrap(folds, draws)  # (D, R)
+        self._mean = 100 * wrong.mean((1, 2))
+        self.parts = [part for part in PARTS if self._has(*part.worse, *part.better)]
+        differences = [self._wrong(part.worse) - self._wrong(part.better) for part in self.parts]
+        judged = (
+            judge(np.stack(differences), [part.claimed for part in self.parts], draws)
+            if differences
+            else []
+        )
+        self.verdicts: dict[Part, Verdict] = dict(zip(self.parts, judged, strict=True))
 
-    def lacking(self, row: AnyRow) -> list:
-        """The row's models of which a run lacks scores."""
-        lacking = (each for stored in self.stored.values() for each in stored.lacking(row))
-        return list(dict.fromkeys(lacking))
+    def _has(self, *entries: Entry) -> bool:
+        return self.ranks.keys() >= {each.key for each in entries}
 
-    def errors(self, row: AnyRow, k: int = 1) -> tuple[float, float, float]:
-        """A measured row's top-k error in %, and the ends of its interval."""
-        column = self.keys[_key(row, k)]
-        return float(self.mean[column]), *interval(self.draws[:, column])
+    def _wrong(self, entries: Sequence[Entry]) -> np.ndarray:
+        """100 where the mean of the entries is an error of a training's of an image: (N, n)."""
+        return 100 * np.mean([self.ranks[each.key] >= each.top for each in entries], 0)
 
-    def shown(self, row: AnyRow) -> tuple[str, str]:
+    def error(self, each: Entry, k: int | None = None) -> tuple[float, float, float] | None:
+        """A measured entry's top-k error in %, and the ends of its interval."""
+        if not self._has(each):
+            return None
+        column = self._columns[each.key, k or each.top]
+        return float(self._mean[column]), *interval(self._drawn[:, column])
+
+    def mean(self, entries: Sequence[Entry]) -> float:
+        """The mean error of entries in %."""
+        return float(self._wrong(entries).mean())
+
+    def lacking(self, row: Row | FusionRow) -> list[Training]:
+        """The row's models if it was not measured."""
+        return [] if self._has(entry(row)) else [(arch, S) for arch, S, _ in row.models]
+
+    def shown(self, row: Row | FusionRow) -> tuple[str, str]:
         """A measured row's cells in the tables."""
         cells = []
         for k in (1, 5):
-            error, low, high = self.errors(row, k)
+            error, low, high = self.error(entry(row), k) or (0.0, 0.0, 0.0)
             cells.append(f"{error:.1f}\n[{low:.1f}; {high:.1f}]")
         return cells[0], cells[1]
-
-    def compared(self, ablation: Model) -> Row:
-        """The row of Table 3 that an ablation is compared with."""
-        (row,) = (row for row in TABLE_3 if (row.arch, row.S) == ablation.training)
-        return row
-
-    def judge(self, part: Part) -> Verdict | None:
-        """The verdict on a part of a claim; None where a row was not measured."""
-        if any(self.lacking(row) for row in (*part.worse, *part.better)):
-            return None
-        worse, better = (
-            [self.keys[_key(r, 1)] for r in rows] for rows in (part.worse, part.better)
-        )
-        return self._judge(worse, better, part.claimed)
-
-    def judge_ablation(self, ablation: Model) -> Verdict:
-        """Whether what was left out lowers the error."""
-        with_it = self.keys[_key(self.compared(ablation), 1)]
-        return self._judge([self.keys[ablation.name, 1]], [with_it], LARGER)
-
-    def _judge(self, worse: list[int], better: list[int], claimed: tuple[float, float]) -> Verdict:
-        difference = self.mean[worse].mean() - self.mean[better].mean()
-        draws = self.draws[:, worse].mean(1) - self.draws[:, better].mean(1)
-        return judge(float(difference), *interval(draws), self.images, claimed)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vgg_mm.errors import UserError, suggest
-from vgg_mm.paper import TABLE_1, Layer, stages
+from vgg_mm.paper import SHALLOW, TABLE_1, Layer, stages
 from vgg_mm.registry import MODELS
 
 
@@ -27,7 +27,8 @@ class VGG(BaseModule):
     built past the deepest output that ``out_indices`` asks for.
 
     Args:
-        arch: The paper's name of the net: A, A-LRN, B, C, D (VGG-16) or E (VGG-19).
+        arch: The paper's name of the net: A, A-LRN, B, C, D (VGG-16) or E (VGG-19); or B-5x5, which
+            is Sec. 4.1's shallow net.
         width: Channels of the first stage; the others keep the paper's ratios to it.
         norm_cfg: A normalisation after every conv, such as ``dict(type='BN')``. The paper has none.
         out_indices: What to return, in this order: a stage's number, counted from 0, for its output
@@ -68,7 +69,7 @@ class VGG(BaseModule):
         init_cfg: dict | list[dict] | None = dict(type="vgg_mm.Glorot"),  # noqa: B006
     ) -> None:
         super().__init__(init_cfg)
-        if arch not in TABLE_1:
+        if arch not in TABLE_1 | SHALLOW:
             raise UserError(
                 f"VGG: arch={arch!r} is not a net of Table 1; use one of {', '.join(TABLE_1)}"
                 " (VGG-11, -13, -16, -19 are A, B, D, E)."
