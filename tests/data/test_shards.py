@@ -96,7 +96,6 @@ class Server(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(packed, monkeypatch):
     """The tars' address."""
-    pytest.importorskip("aiohttp")
 
     class Handler(Server):
         faults, requests = [], []

@@ -6,7 +6,7 @@ python tools/benchmarks/benchmark.py perceptual [--json FILE]
 python tools/benchmarks/benchmark.py input [--data FOLDER] [--json FILE]
 python tools/benchmarks/benchmark.py shards [--folder FOLDER] [--json FILE]
 python tools/benchmarks/benchmark.py stores [--images N] [--json FILE]
-python tools/benchmarks/benchmark.py distributed [--json FILE]
+python tools/benchmarks/benchmark.py distributed [--link GBIT ...] [--json FILE]
 
 Each tells its own arguments with --help.
 """
