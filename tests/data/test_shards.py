@@ -2,12 +2,14 @@
 
 import io
 import json
+import pickle
 import shutil
 import tarfile
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -19,6 +21,7 @@ from vgg_mm.errors import UserError
 from vgg_mm.registry import DATASETS
 
 CROP = [dict(type="vgg_mm.LoadScaledCrop", S=(40, 60), size=32), dict(type="vgg_mm.DrawLighting")]
+KEYS = [(0, 0, i) for i in range(8)]  # every image
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +155,14 @@ def test_samples_are_the_folders_bit_by_bit(packed, jpeg_tree):
     assert batches(shards, skip=3) == expected[: len(folder)] + expected[len(folder) + 3 :]
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_read_the_same(packed, jpeg_tree, server, context):
+def test_workers_read_the_same(packed, jpeg_tree, server):
     remote = seeded("Shards", server.url, split="train")
     expected = batches(seeded("Folders", jpeg_tree, split="train"), 1)
     assert batches(remote, 1) == expected  # so that a fork's parent has connections and threads
-    workers = dict(num_workers=1 + (context == "fork"), multiprocessing_context=context)
+    workers = dict(num_workers=2, multiprocessing_context="fork")
     assert batches(remote, 1, **workers) == expected
-    if context == "fork":
-        assert batches(seeded("Shards", packed), 1, **workers) == expected
+    assert batches(seeded("Shards", packed), 1, **workers) == expected
+    assert batches(pickle.loads(pickle.dumps(remote)), 1) == expected  # what a spawned one gets
 
 
 def test_images_kept_in_memory_are_read_once(server, jpeg_tree):
@@ -181,7 +183,7 @@ def test_images_kept_in_memory_are_read_once(server, jpeg_tree):
 
 def test_a_groups_images_are_asked_for_side_by_side(server):
     data = seeded("Shards", server.url, split="train")
-    data.__getitems__([(0, 0, i) for i in range(8)])
+    data.__getitems__(KEYS)
     assert server.most_at_once > 2
 
 
@@ -225,6 +227,16 @@ def test_a_damaged_shard_is_a_corrupt_image(server, fault):
     assert f"{server.url}/train/" in told and says[fault] in told and sample["img_path"] not in told
 
 
+def test_fsspecs_other_stores_are_read(packed, jpeg_tree):
+    store = fsspec.filesystem("memory")
+    store.put(str(packed), "/store/train", recursive=True)
+    data = seeded("Shards", "memory://store", split="train")
+    assert batches(data, 1) == batches(seeded("Folders", jpeg_tree, split="train"), 1)
+    store.rm("/store/train/00001.tar")
+    (told, *_) = (sample["corrupt"][0] for sample in data.__getitems__(KEYS) if sample["corrupt"])
+    assert told.endswith(".jpg: memory://store/train/00001.tar: missing.")
+
+
 def test_a_local_shard_that_is_cut_gone_or_another(packed, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(packed, out)
@@ -235,7 +247,7 @@ def test_a_local_shard_that_is_cut_gone_or_another(packed, tmp_path):
     for content, says in (
         (whole[:800], "00000.tar is truncated: it ends at byte 800."),
         (whole[512:] + bytes(512), "00000.tar holds another file than the index says at byte 0."),
-        (None, "No such file or directory"),
+        (None, "No such file or directory: '"),
     ):
         tar.write_bytes(content) if content else tar.unlink()
         corrupt = data[0, 0, 0]["corrupt"]

@@ -57,9 +57,11 @@ def seconds(hosts: int, rate: float | None, images: int, rounds: int) -> dict[st
     """
     with TemporaryDirectory() as folder:
         file = Path(folder, "seconds.json")
-        command = [sys.executable, "-c", HOST, str(images // hosts), str(rounds), str(file)]
+        command = [sys.executable, "-W", "ignore", "-c", HOST]
+        command += [str(images // hosts), str(rounds), str(file)]
         path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        environment["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # not that a host has no name
         if rate:
             command = [str(HOSTS), str(hosts), f"{rate:g}gbit", *command]
             subprocess.run(command, env=environment, check=True)

@@ -122,8 +122,11 @@ def _patiently(file: str, read: Callable[[], T]) -> T:
     for wait in (*WAITS, None):
         try:
             return read()
-        except (UserError, FileNotFoundError, PermissionError):
+        except UserError:
             raise
+        except (FileNotFoundError, PermissionError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            raise OSError(f"{file}: {'missing' if missing else 'not permitted'}") from error
         except Exception as error:  # each store has its own
             if getattr(error, "status", None) in REFUSED:
                 raise OSError(f"{file}: HTTP {error.status}") from error  # type: ignore[attr-defined]
