@@ -337,6 +337,7 @@ def test_a_file_that_cannot_be_packed_is_named(jpeg_tree, tmp_path, mistake):
     (tree / "red/gone.jpg").symlink_to("nowhere")
     said = mistake("make_shards", tree, tmp_path / "out")
     assert "red/gone.jpg: No such file or directory. Mend that, and run this again" in said
+    assert "out is in" in mistake("make_shards", tree, tree / "out")
     assert "DATA is a folder, or tars" in mistake("make_shards", tree, tree, tmp_path / "out")
 
 

@@ -67,6 +67,10 @@ def pack(cfg: dict, out: Path, limit: int, jobs: int = 1) -> Index:
     """
     init_default_scope("mmpretrain")
     dataset: Any = DATASETS.build({**cfg, "pipeline": []})
+    if (folder := getattr(dataset, "img_prefix", "")) and out.resolve().is_relative_to(
+        Path(folder).resolve()
+    ):
+        raise UserError(f"{out} is in {folder}, whose folders are classes. Name a folder apart.")
     shards = [*_split(_files(dataset), limit)]
     paths = [out / f"{number:05}.tar" for number in range(len(shards))]
     rows = [_row(i, file, start) for i, files in enumerate(shards) for file, start in files]
