@@ -7,9 +7,10 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
+REMOTE = ["fsspec", "aiohttp"]
 WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors", "huggingface_hub"]
 TEST = ["pytest", "pytest-xdist>=3.8", "piq", "pycocotools", "torchvision", "timm"]
-TEST += ["setuptools>=71", *SVM, *WEIGHTS]
+TEST += ["setuptools>=71", *SVM, *WEIGHTS, *REMOTE]
 
 setup(
     name="vgg_mm",
@@ -32,7 +33,7 @@ setup(
             ".mim/configs/*.yml",
             ".mim/tools/**/*.py",
             ".mim/tools/reproduce/page.html",
-            ".mim/tools/*.sh",
+            ".mim/tools/**/*.sh",
         ],
     },
     entry_points={"console_scripts": ["vgg-mm=vgg_mm.cli.commands:main"]},
@@ -58,6 +59,8 @@ setup(
         "weights": WEIGHTS,
         # What tools/analysis/linear_svm.py fits with.
         "svm": SVM,
+        # Shards on a server; s3fs, gcsfs and the like for what is no plain HTTP.
+        "remote": REMOTE,
         "test": TEST,
         "dev": [*TEST, "mypy", "ruff"],
         "tensorboard": ["tensorboard"],

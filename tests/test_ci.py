@@ -19,6 +19,10 @@ def ci(tmp_path):
     commands.mkdir()
     (clone / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci/run", clone / ".ci")
+    hosts = clone / "tools/benchmarks/hosts.sh"
+    hosts.parent.mkdir(parents=True)
+    hosts.write_text('#!/bin/bash\n[ "$(id -u)" = 0 ]\n')
+    hosts.chmod(0o755)
     for name in REAL:
         (commands / name).symlink_to(shutil.which(name))
 
@@ -57,7 +61,7 @@ def test_ci_installs_what_its_tests_need_and_runs_all(ci, tmp_path):
     )
     out, calls = ci(user=0)
     assert out == []
-    assert "install --no-install-recommends libjpeg-turbo-progs chromium" in calls
+    assert "install --no-install-recommends libjpeg-turbo-progs chromium iproute2" in calls
     assert "skips --amp works here\n" in calls
     assert "--find-links ../shared/wheels" in calls
     assert calls.index("pytest -m not downstream") < calls.index("pytest -m downstream tests/")
@@ -65,10 +69,10 @@ def test_ci_installs_what_its_tests_need_and_runs_all(ci, tmp_path):
 
 def test_ci_says_in_its_last_lines_what_it_leaves_out(ci):
     out, calls = ci(user=1000)
-    assert len(out) == 6 and out[:3] == out[3:] and "apt-get" not in calls
-    for line, what in zip(out, ("jpegtran", "Chromium", "downstream"), strict=False):
+    assert len(out) == 8 and out[:4] == out[4:] and "apt-get" not in calls
+    for line, what in zip(out, ("jpegtran", "Chromium", "two hosts", "downstream"), strict=False):
         assert line.startswith("WARNING: ") and what in line and "left out" in line
-    assert "skips --amp works here|jpegtran|no Chromium\n" in calls
+    assert "skips --amp works here|jpegtran|no Chromium|network namespaces\n" in calls
     assert "pytest -m downstream" not in calls
 
 

@@ -27,8 +27,9 @@ TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "
 
 COMMANDS = set(
     "benchmark compare convert_weights dataset_stats describe dist_test dist_train export"
-    " extract_features fuse linear_svm make_cutouts make_scenes predict prepare_imagenet"
-    " reproduce score_map slurm_train stress_resume style tables test tile_jpegs train".split()
+    " extract_features fuse linear_svm make_cutouts make_scenes make_shards predict"
+    " prepare_imagenet reproduce score_map slurm_train stress_resume style tables test tile_jpegs"
+    " train".split()
 )
 
 
@@ -194,6 +195,7 @@ prepare_imagenet --help
 make_cutouts --help
 style --help
 make_scenes scenes --images 8 --val-images 8 --classes 4
+make_shards {jpeg_tree}/train shards
 stress_resume --help
 benchmark testing --help
 """

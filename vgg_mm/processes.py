@@ -21,7 +21,11 @@ Result = TypeVar("Result")
 
 
 def in_processes(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int, doing: str
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int,
+    doing: str,
+    chunk: int | None = None,
 ) -> Iterator[Result]:
     """Yields the result of every item, in order; a progress bar goes to stderr.
 
@@ -30,15 +34,15 @@ def in_processes(
         items: All of them.
         jobs: How many processes, one item at a time each.
         doing: What the bar says.
+        chunk: How many items a process is handed at once; default: enough of many small ones.
 
     Raises:
         UserError: If a process was killed.
     """
     with ProcessPoolExecutor(max(1, min(jobs, len(items))), initializer=_start_worker) as pool:
         try:
-            chunk = (
-                8 + len(items) // 5000
-            )  # handing over many small items takes longer than they do
+            # Handing over many small items takes longer than they do.
+            chunk = chunk or 8 + len(items) // 5000
             results = pool.map(work, items, chunksize=chunk)
             yield from track(results, doing, len(items), console=Console(stderr=True))
         except BrokenProcessPool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from tools.benchmarks import interleaved, stores
+from tools.benchmarks import distributed, interleaved, link, shards, stores
 from tools.benchmarks.input import generate
 from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
@@ -100,6 +100,21 @@ def test_the_distributed_benchmark_counts_what_a_ring_sends(tmp_path):
     assert figures["bytes_vs_ddp"] == figures["split_megabytes"] / figures["ddp_megabytes"]
 
 
+@pytest.mark.parametrize("rate", [0.1, None])
+def test_the_link_benchmark_times_both_ways(monkeypatch, capsys, rate):
+    if rate and not link.allowed():
+        pytest.skip("no network namespaces here")
+    small = "import functools; from tools.benchmarks import link; "
+    small += "link.VGGHead = functools.partial(link.VGGHead, channels=8); link.host()"
+    monkeypatch.setattr(link, "HOST", small)
+    if not rate:
+        monkeypatch.setattr(link, "allowed", lambda: False)
+    figures = distributed.timed([0.1], [2], images=2, rounds=1)
+    told = "loopback" if rate is None else "0.1gbit"
+    assert figures.keys() == {f"step_vs_ddp_{told}"} and 0 < figures[f"step_vs_ddp_{told}"] < 100
+    assert ("No rights" in capsys.readouterr().out) == (rate is None)
+
+
 def test_mmpretrains_vgg_config_leaves_the_collation_to_mmengine():
     configs = Path(mmpretrain.__file__).parent / ".mim/configs"
     cfg = Config.fromfile(configs / "vgg/vgg16_8xb32_in1k.py")
@@ -134,3 +149,16 @@ def test_the_perceptual_benchmark_agrees_with_piq_if_it_is_there(tool, tmp_path)
     there = "piq is not installed" not in says
     assert ("style_time_vs_piq" in figures) == there
     assert says.count("piq's losses differ from ours by") == 2 * there
+
+
+def test_the_shards_benchmark_measures_both_ways(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shards, "DROP", tmp_path / "no/such/file")  # other programs' files stay
+    file = tmp_path / "figures.json"
+    arguments = ["--files", "50", "--kb", "2", "--rounds", "1", "--folder", str(tmp_path)]
+    shards.main([*arguments, "--json", str(file)])
+    figures = json.loads(file.read_text())
+    assert figures.keys() == {
+        f"{state}_{what}" for state in ("cold", "warm") for what in ("folder", "shards", "ratio")
+    }
+    assert figures["warm_ratio"] == figures["warm_shards"] / figures["warm_folder"]
+    assert "not allowed" in capsys.readouterr().err and [*tmp_path.iterdir()] == [file]

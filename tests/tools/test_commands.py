@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tools.arguments import load_config, parser
+from tools.benchmarks import link
 from tools.dry_run import end_workers
 from tools.train import mixed_precision
 from vgg_mm import errors
@@ -258,6 +259,19 @@ def test_two_processes_train_as_one(trained, tmp_path):
     assert np.allclose(a.posteriors, b.posteriors, atol=1e-4)
     # mmengine smooths the logged loss over a window that both share; each process logs its own.
     assert len(losses(one)) == len(losses(two)) == 8
+
+
+def test_two_hosts_train_as_one(trained, tmp_path):
+    if not link.allowed():
+        pytest.skip("no network namespaces here")
+    cwd, _ = trained
+    two = run(
+        link.HOSTS, 2, "1gbit", ROOT / "tools/dist_train.sh", DEMO, 1, "--work-dir", tmp_path,
+        "--cfg-options", *SHORT, "train_dataloader.batch_size=64", cwd=cwd,
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    a, b = (Scores.load(path / "scores.npz") for path in (cwd / "work_dirs/demo", tmp_path))
+    assert (a.names == b.names).all() and np.allclose(a.posteriors, b.posteriors, atol=1e-4)
 
 
 def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jpeg_tree, tmp_path):

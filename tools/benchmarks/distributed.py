@@ -2,12 +2,19 @@
 
 One process takes a step of the full-size net as one of several, beside torch's fake ones: what it
 hands to the collectives has its full size and is counted; only what comes back is not real.
+
+--link 1 10 times the steps of 2 and 4 hosts whose links have 1 and 10 Gbit/s, in turns, with and
+without split FC layers: step_vs_ddp_1gbit is how many times as fast a step of 4 is with them,
+step_vs_ddp_1gbit_of_2 of 2. A host is a network namespace of this machine, where it is Linux, for
+root, and has iproute2; elsewhere hosts are processes without a limit, and the key says loopback.
+Convs are narrow, so that a CPU takes less time than the link, but send all their bytes: 10 GB free.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import nullcontext
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +26,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tools.benchmarks import parser, write
+from tools.benchmarks import link, parser, write
 from tools.printing import as_text
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG, VGGHead
@@ -36,6 +43,9 @@ def main(argv: list[str]) -> None:
     args.add_argument("--width", type=int, default=64, help="channels of the first stage")
     args.add_argument("--processes", type=int, default=4)
     args.add_argument("--batch", type=int, default=256, help="images a step of all processes")
+    args.add_argument("--link", type=float, nargs="+", metavar="GBIT", help="time steps at it, too")
+    args.add_argument("--link-batch", type=int, default=32, help="images a step there")
+    args.add_argument("--hosts", type=int, nargs="+", default=[2, 4], metavar="N", help="there")
     args = args.parse_args(argv)
     if args.batch % args.processes:
         raise UserError(f"--batch {args.batch} is not shared evenly by {args.processes} processes.")
@@ -63,7 +73,26 @@ def main(argv: list[str]) -> None:
         "ddp_megabytes": sent / 1e6,
         "split_megabytes": sent_split / 1e6,
     }
+    if args.link:
+        figures |= timed(args.link, args.hosts, args.link_batch, args.rounds)
     write(figures, args.json)
+
+
+def timed(rates: list[float], hosts: list[int], images: int, rounds: int) -> dict[str, float]:
+    """How many times as fast steps are with split FC layers, at each rate and number of hosts."""
+    links: dict[str, float | None] = {f"{rate:g}gbit": rate for rate in rates}
+    if not link.allowed():
+        print("No rights to network namespaces and tc here: processes of this machine, no limit.")
+        links = {"loopback": None}
+    figures, rows = {}, [["", "hosts", "data-parallel s", "FC layers split s"]]
+    for name, rate in links.items():
+        for count in hosts:
+            found = link.seconds(count, rate, images, rounds)
+            suffix = "" if count == max(hosts) else f"_of_{count}"
+            figures[f"step_vs_ddp_{name}{suffix}"] = link.ratio(found)
+            rows.append([name, str(count), *(f"{median(s):.2f}" for s in found.values())])
+    print(f"Steps of {images} images, medians of {rounds} in turns:\n{as_text(rows)}")
+    return figures
 
 
 class Net(nn.Module):

@@ -8,6 +8,7 @@ from .reference import PCALighting, RandomCrop, RandomFlip, ScaleJitter
 from .scaled_crop import Crop, LoadScaledCrop
 from .scenes import Scenes
 from .seeding import EpochSampler, SeededDataset
+from .shards import Shards
 from .transforms import CenterCrop, CutBox, DrawLighting, MultiScale, Rescale, rescale
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ScaleJitter",
     "Scenes",
     "SeededDataset",
+    "Shards",
     "collate_crops",
     "decode",
     "decode_cut",

@@ -8,8 +8,9 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from mmengine import fileio
 from PIL import Image, TiffImagePlugin
 
 from vgg_mm.data.jpeg import EOI, SOI, Cut, Header
+from vgg_mm.data.parts import Part
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
 
@@ -65,18 +67,44 @@ def blamed(name: str) -> Iterator[None]:
         raise CorruptImageError(f"{name}: too large for the memory ({text}).") from error
 
 
-def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Reads an image through mmengine's storage backends: see :func:`decode`."""
-    return decode(read_bytes(path, backend_args), path)
+def read_image(path: str | Part, backend_args: dict | None = None) -> np.ndarray:
+    """Reads an image, see :func:`read_bytes` and :func:`decode`."""
+    return decode(read_bytes(path, backend_args), str(path))
 
 
-def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> bytes:
-    """Reads an image's file through mmengine's storage backends.
+def read_bytes(path: str | os.PathLike | Part, backend_args: dict | None = None) -> bytes:
+    """Reads an image's file through mmengine's storage backends, or its part of a shard.
 
     Raises:
         CorruptImageError: If the backend cannot, whatever its reason: the file is missing, a folder
             or not permitted, a mount is gone, a store does not answer. ``path`` is named.
+        UserError: If a shard's server does not answer, see :func:`vgg_mm.data.parts.fetch`.
     """
+    return begin_reading(path, backend_args)()
+
+
+def begin_reading(
+    path: str | os.PathLike | Part, backend_args: dict | None = None
+) -> Callable[[], bytes]:
+    """As :func:`read_bytes`, in two steps: several images of a server's shards come side by side.
+
+    Returns:
+        What waits for the bytes, or only now reads them.
+    """
+    if not isinstance(path, Part):
+        return partial(_read, path, backend_args)
+    wait = path.begin()
+
+    def end() -> bytes:
+        try:
+            return wait()
+        except OSError as error:
+            raise CorruptImageError(f"{path}: {error}.") from error
+
+    return end
+
+
+def _read(path: str | os.PathLike, backend_args: dict | None) -> bytes:
     backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
@@ -297,7 +325,8 @@ def other_size(path: str, size: tuple, boxes: tuple | None, place: str = "its bo
 class LoadImage(BaseTransform):
     """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
 
-    Where ``img_path`` names a part of an image, ``file`` is what to read. An image that is already
+    Where ``img_path`` is a name alone, of a part of an image or of one in a shard, ``file`` is what
+    to read. An image that is already
     there stays, as mmpretrain's inferencer loads by itself.
 
     Args:
@@ -307,7 +336,7 @@ class LoadImage(BaseTransform):
 
     def __init__(self, backend_args: dict | None = None, in_memory: bool = False) -> None:
         self.backend_args = backend_args
-        self.kept: dict[str, np.ndarray] | None = {} if in_memory else None
+        self.kept: dict[str | Part, np.ndarray] | None = {} if in_memory else None
 
     def transform(self, results: dict) -> dict:
         """Adds ``img``, ``img_shape`` and ``ori_shape``; compares ``gt_bboxes`` with it."""
@@ -318,7 +347,7 @@ class LoadImage(BaseTransform):
             results["gt_bboxes"] = placed(results)
         return results
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, path: str | Part) -> np.ndarray:
         if self.kept is None:
             return read_image(path, self.backend_args)
         if path not in self.kept:

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from vgg_mm.data.images import LoadImage, check_pixels, decode, decode_cut, placed, read_bytes
+from vgg_mm.data.images import (
+    LoadImage,
+    begin_reading,
+    check_pixels,
+    decode,
+    decode_cut,
+    placed,
+)
 from vgg_mm.data.jpeg import Jpeg, Window
 from vgg_mm.data.transforms import generator, pixels, put, scale_range
 from vgg_mm.errors import UserError
@@ -69,7 +76,7 @@ class LoadScaledCrop(BaseTransform):
         self.load = LoadImage(backend_args, in_memory) if in_memory else None
 
     def transform(self, results: dict) -> dict:
-        """Reads ``img_path`` into ``img``, BGR uint8 (size, size, 3).
+        """Reads ``img_path``, or its ``file``, into ``img``, BGR uint8 (size, size, 3).
 
         Adds ``crop``, the :class:`Crop`, ``img_shape`` and the whole image's ``ori_shape``;
         ``gt_bboxes`` move from the image into the crop, see :func:`vgg_mm.data.transforms.put`.
@@ -88,7 +95,10 @@ class LoadScaledCrop(BaseTransform):
         if self.load:
             source = self.load(results)["img"]
         else:
-            data = read_bytes(path, self.backend_args)
+            file = results.get("file", path)
+            ready = begin_reading(file, self.backend_args)
+            yield getattr(file, "size", 0)
+            data = ready()
             held = len(data)
             yield held
             source = Jpeg.parse(data) or decode(data, path)
