@@ -46,12 +46,13 @@ def test_the_front_door_and_the_tools_say_what_mends_it(module, line, mends, tmp
         assert mends in last and last.startswith(("ImportError: ", "error: "))
 
 
-def test_what_old_and_new_setuptools_do():
+def test_what_other_packages_versions_do():
     for error in (
         ModuleNotFoundError("No module named 'pkg_resources'"),
         AttributeError("module 'pkgutil' has no attribute 'ImpImporter'"),
     ):
         assert advice(error).endswith("Mend it with: pip install 'setuptools>=71,<81'")
+    assert "uninstall -y transformers" in advice(TypeError("NoneType takes no arguments"))
     assert advice(ModuleNotFoundError("No module named 'mmcv._ext'")).endswith("mmcv==2.1.0")
     assert advice(ModuleNotFoundError("No module named 'mmcvx'")) is None
     assert advice(ValueError("No module named 'mmcv'")) is None

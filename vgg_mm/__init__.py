@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'vgg_mm' has no attribute '{name}'")
     try:
         return getattr(import_module(f"vgg_mm.{_LAZY[name]}"), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         if line := advice(error):
             raise ImportError(line) from error
         raise

@@ -27,12 +27,16 @@ MENDS = {
         "setuptools is too old for this Python",
         "pip install 'setuptools>=71,<81'",
     ),
+    r"^NoneType takes no arguments": (
+        "mmpretrain does not start beside transformers 5",
+        "pip uninstall -y transformers, without which vgg_mm reads its folders too",
+    ),
 }
 
 
 def advice(error: Exception) -> str | None:
     """What mends the installation that makes ``error``; None if it is no such error."""
-    if isinstance(error, ImportError | AttributeError):
+    if isinstance(error, ImportError | AttributeError | TypeError):
         for says, (matter, line) in MENDS.items():
             if re.search(says, str(error)):
                 return f"{matter} ({error}). Mend it with: {line}"

@@ -1,6 +1,6 @@
-"""Where a training's curves can go, as docs/training.md says; what is tested wants much room.
+"""Where a training's curves can go, as docs/training.md says; it is tested with what not all have.
 
-pip install -e ".[tensorboard,mlflow]" && pytest tests/extras
+pip install tensorboard mlflow-skinny && pytest tests/extras
 """
 
 import os
@@ -44,7 +44,7 @@ def logged(tmp_path, few_scenes):
         )
         assert done.returncode == 0, done.stderr
         (kept,) = tmp_path.glob("work_dirs/mine/*/vis_data/scalars.json")
-        return re.findall(r'"loss": ([\d.]+)', kept.read_text())
+        return [float(loss) for loss in re.findall(r'"loss": ([\d.]+)', kept.read_text())]
 
     return call
 
@@ -59,19 +59,19 @@ def test_each_backend_is_mmengines():
 
 def test_tensorboard(logged, tmp_path):
     losses = logged("TensorBoard")
-    (events,) = tmp_path.glob("work_dirs/mine/*/vis_data/events.out.tfevents*")
-    written = EventAccumulator(str(events)).Reload()
-    assert [event.value for event in written.Scalars("loss")] == pytest.approx(
-        [float(loss) for loss in losses]
-    )
+    found = tmp_path.glob("work_dirs/mine/*/vis_data/events.out.tfevents*")
+    read = [EventAccumulator(str(events)).Reload() for events in found]
+    (written,) = (events for events in read if "loss" in events.Tags()["scalars"])
+    assert [event.value for event in written.Scalars("loss")] == pytest.approx(losses)
     assert len(written.Scalars("accuracy/top1")) == 2
 
 
-def test_mlflow(logged, tmp_path):
+def test_mlflow(logged, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     losses = logged("MLflow")
     client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
     (experiment,) = client.search_experiments()
     (run,) = client.search_runs([experiment.experiment_id])
     written = client.get_metric_history(run.info.run_id, "loss")
-    assert [each.value for each in written] == pytest.approx([float(loss) for loss in losses])
+    assert [each.value for each in written] == pytest.approx(losses)
     assert run.data.params["model.backbone.arch"] == "A"
