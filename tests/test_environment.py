@@ -52,6 +52,8 @@ def test_what_other_packages_versions_do():
         AttributeError("module 'pkgutil' has no attribute 'ImpImporter'"),
     ):
         assert advice(error).endswith("Mend it with: pip install 'setuptools>=71,<81'")
+    nms = RuntimeError("operator torchvision::nms does not exist")
+    assert "pip install torch torchvision, both from one index" in advice(nms)
     assert "uninstall -y transformers" in advice(TypeError("NoneType takes no arguments"))
     assert advice(ModuleNotFoundError("No module named 'mmcv._ext'")).endswith("mmcv==2.1.0")
     assert advice(ModuleNotFoundError("No module named 'mmcvx'")) is None

@@ -27,6 +27,10 @@ MENDS = {
         "setuptools is too old for this Python",
         "pip install 'setuptools>=71,<81'",
     ),
+    r"operator torchvision::\w+ does not exist": (
+        "torchvision is of another build than torch",
+        "pip uninstall -y torch torchvision && pip install torch torchvision, both from one index",
+    ),
     r"^NoneType takes no arguments": (
         "mmpretrain does not start beside transformers 5",
         "pip uninstall -y transformers, without which vgg_mm reads its folders too",
@@ -36,7 +40,7 @@ MENDS = {
 
 def advice(error: Exception) -> str | None:
     """What mends the installation that makes ``error``; None if it is no such error."""
-    if isinstance(error, ImportError | AttributeError | TypeError):
+    if isinstance(error, ImportError | AttributeError | TypeError | RuntimeError):
         for says, (matter, line) in MENDS.items():
             if re.search(says, str(error)):
                 return f"{matter} ({error}). Mend it with: {line}"
