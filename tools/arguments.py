@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_mm.errors import UserError
@@ -57,27 +61,59 @@ def count(text: str) -> int:
     return number
 
 
+def check_file(path: str, what: str = "checkpoint") -> None:
+    """Ends a command at once, before anything heavy is imported, if there is no such file.
+
+    Raises:
+        UserError: If ``path`` is no address, and nothing is there.
+    """
+    if "://" not in path and not Path(path).expanduser().exists():
+        raise UserError(f"no {what} {path}.")
+
+
+def _import_stack() -> None:
+    """Imports what a command with a config needs; whoever calls has looked at its arguments.
+
+    All of it stays: that nobody looks for garbage meanwhile saves a fifth of the time, and that
+    nobody looks in it later half a second, twice, before a training's first step.
+    """
+    if "mmpretrain" not in sys.modules:
+        gc.disable()
+        for name in ("mmengine.runner", "mmpretrain.models"):
+            import_module(name)
+        gc.freeze()
+        gc.enable()
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config that a command's arguments name, and prepares this process for it.
 
+    A command imports what is heavy after this, for an error in its arguments at once.
+
     Args:
-        args: Those of a :func:`parser`, the config's overrides among them.
+        args: Those of a :func:`parser`, the config's overrides among them, and ``checkpoint``.
 
     Raises:
-        UserError: If there is no such config or a top-level key looks misspelt.
+        UserError: If there is no such config or checkpoint, or a top-level key looks misspelt.
     """
-    import torch
     from mmengine.config import Config
-    from mmengine.runner import Runner
 
-    from tools.processes import prepare_process
     from vgg_mm.cli.configs import config_file
 
-    prepare_process()
     path = config_file(args.config)
     cfg = Config.fromfile(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    if checkpoint := getattr(args, "checkpoint", None):
+        check_file(checkpoint)
+
+    _import_stack()
+    import torch
+    from mmengine.runner import Runner
+
+    from tools.processes import prepare_process
+
+    prepare_process()
     known = [*inspect.signature(Runner).parameters, "tta_model", "tta_pipeline"]
     for key in cfg:
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)

@@ -53,11 +53,14 @@ def main() -> None:
     )
     args = args.parse_args()
 
+    from tools.arguments import load_config
+
+    cfg = load_config(args)
+
     from mmengine.dist import is_main_process
 
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.paper_tables import beside_paper
-    from tools.arguments import load_config
     from tools.evaluation import evaluate
     from tools.processes import start_processes
     from vgg_mm.cli.configs import get_config
@@ -72,7 +75,6 @@ def main() -> None:
         scales = [*map(int, scales)] or multi_scale(get_config(config)).scales
         return dict(config=config, checkpoint=checkpoint, scales=scales)
 
-    cfg = load_config(args)
     transform = multi_scale(cfg)
     if args.scales:
         transform.scales = args.scales

@@ -79,12 +79,24 @@ def main() -> None:
     )
     args = args.parse_args()
 
+    from tools.arguments import check_file, load_config
+
+    if args.resume not in (None, "latest"):
+        if args.start_from or args.init_from_a:
+            raise UserError(
+                "a run goes on from --resume CHECKPOINT, or starts from --start-from or "
+                "--init-from-a; --resume alone does the first where it can, else the second."
+            )
+        check_file(args.resume)
+    elif not args.resume and (start := args.start_from or args.init_from_a):
+        check_file(start, "file")
+    cfg = load_config(args)
+
     from mmengine.dist import barrier, is_main_process
     from mmengine.runner import Runner
 
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.report import draw_report
-    from tools.arguments import load_config
     from tools.dry_run import dry_run
     from tools.evaluation import check_protocol, evaluate, names_classes
     from tools.processes import start_processes
@@ -92,7 +104,6 @@ def main() -> None:
     from vgg_mm.testing.evaluation import finds_boxes
     from vgg_mm.weights.checkpoint import read_checkpoint
 
-    cfg = load_config(args)
     hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -104,11 +115,6 @@ def main() -> None:
         else:
             args.resume = None if args.resume == "latest" else args.resume
             begins = f"{why}: nothing is saved in {cfg.work_dir} yet, so the training begins"
-    elif args.resume and (args.start_from or args.init_from_a):
-        raise UserError(
-            "a run goes on from --resume CHECKPOINT, or starts from --start-from or --init-from-a; "
-            "--resume alone does the first where it can, else the second."
-        )
     if args.resume:
         cfg.resume, cfg.load_from = True, args.resume
         read_checkpoint(args.resume)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .cli.configs import get_config
+from .environment import advice
 
 if TYPE_CHECKING:
     from .api import Net, evaluate, load
@@ -24,7 +25,12 @@ _LAZY = {"Net": "api", "load": "api", "evaluate": "api", "PerceptualLoss": "mode
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'vgg_mm' has no attribute '{name}'")
-    return getattr(import_module(f"vgg_mm.{_LAZY[name]}"), name)
+    try:
+        return getattr(import_module(f"vgg_mm.{_LAZY[name]}"), name)
+    except Exception as error:
+        if line := advice(error):
+            raise ImportError(line) from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from vgg_mm.environment import advice
 from vgg_mm.signals import handled, leave
 
 
@@ -51,12 +52,8 @@ def _message(error: Exception) -> str | None:
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     if isinstance(error, TypeError) and _keys_at_fault(error):
         return f"the config's keys do not fit: {str(error).replace('.__init__()', '')}. Misspelt?"
-    if isinstance(error, ImportError) and re.search(r"lib(GL|gthread|X11|SM|Xext)\b", str(error)):
-        return (
-            f"OpenCV cannot start without a screen's libraries ({error}). Mend it with: pip "
-            "uninstall -y opencv-python opencv-python-headless && pip install "
-            "opencv-python-headless"
-        )
+    if line := advice(error):
+        return line
     unknown = isinstance(error, KeyError) and "is not in the" in str(error)
     if unknown and _builds(_frames(error)[-1]):
         return f"the config's {error.args[0].split('. ')[0]}. Misspelt?"

@@ -6,12 +6,14 @@ mmengine imports this module by its name at the first look-up, and ``locations``
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from vgg_mm.environment import check
 from vgg_mm.upstream import (
     load_weights_only,
     read_foreign_weights,
     trust_mmengines_checkpoints,
 )
 
+check()
 trust_mmengines_checkpoints()
 load_weights_only()
 read_foreign_weights()

@@ -87,6 +87,7 @@ def test_train_ends_with_a_test_and_a_picture(trained):
     scores = Scores.load(cwd / "work_dirs/demo/scores.npz")
     top1 = 100 * np.mean(scores.mean().argmax(1) == scores.labels)
     assert f"Top-1 accuracy, dense evaluation: {top1:.1f}%" in printed
+    assert re.search(r"Epoch\(train\) +\[1\]\[ *1/8\] .* loss: 4", printed)  # at once
     assert np.allclose(scores.posteriors.sum(2), 1, atol=1e-5)
     assert len(scores.names) == len(list((cwd / "data/demo/val").rglob("*.JPEG")))
 

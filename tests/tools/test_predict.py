@@ -215,7 +215,7 @@ def test_errors(checkpoint, folder, tool, tmp_path):
     for args, message in {
         (CONFIG, checkpoint, tmp_path / "empty"): "no image in .*empty",
         (CONFIG, checkpoint, "nothing.jpg"): "no image or folder nothing.jpg",
-        (CONFIG, "none.pth", folder): "no file none.pth",
+        (CONFIG, "none.pth", folder): "no checkpoint none.pth",
         (tmp_path / "none.py", checkpoint, folder): "no config .*none.py",
         (CONFIG, folder / "notes.txt", folder): ".*notes.txt is not a checkpoint that loads safely",
         (CONFIG, checkpoint, folder, "--top", 0): "--top 0",

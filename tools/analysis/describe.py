@@ -22,20 +22,24 @@ def main() -> None:
     )
     args = args.parse_args()
 
-    from tools.analysis.layers import build, crop_side, describe, layer_table
-    from tools.analysis.lesson import lesson
-    from tools.arguments import load_config
-
+    if len(args.size or ()) > 2:
+        raise UserError(f"--size takes a height and a width, not {len(args.size)} numbers.")
     if args.config is None:
+        from tools.analysis.lesson import lesson
+
         print(lesson())
         return
+
+    from tools.arguments import load_config
+
     cfg = load_config(args)
     if "model" not in cfg:
         raise UserError(f"{args.config} has no model to describe.")
+
+    from tools.analysis.layers import build, crop_side, describe, layer_table
+
     model = build(cfg.model)
     size = args.size or [crop_side(model)]
-    if len(size) > 2:
-        raise UserError(f"--size takes a height and a width, not {len(size)} numbers.")
     table = layer_table(describe(model, size[0], size[-1]))
     print(f"{args.config}, an image of {size[0]}x{size[-1]}\n\n{table}")
 

@@ -35,13 +35,6 @@ def main() -> None:
     args.add_argument("--half", action="store_true", help="write float16")
     args = args.parse_args()
 
-    from mmengine.dist import is_main_process
-
-    from tools.arguments import load_config
-    from tools.evaluation import extract
-    from tools.processes import start_processes
-    from vgg_mm.testing.evaluation import multi_scale
-
     if args.data.is_dir():
         data = dict(type="vgg_mm.Folders", data_root=str(args.data))
     elif args.data.is_file():
@@ -50,7 +43,16 @@ def main() -> None:
         data = dict(type=f"vgg_mm.{VOCList.__name__}", ann_file=str(args.data))
     else:
         raise UserError(f"no data {args.data}: give a folder of classes, or a list of images.")
+    from tools.arguments import load_config
+
     cfg = load_config(args)
+
+    from mmengine.dist import is_main_process
+
+    from tools.evaluation import extract
+    from tools.processes import start_processes
+    from vgg_mm.testing.evaluation import multi_scale
+
     if args.scales:
         multi_scale(cfg).scales = args.scales
     start_processes(cfg)

@@ -36,10 +36,13 @@ def main() -> None:
     if not args.images.exists():
         raise UserError(f"no image or folder {args.images}.")
 
+    from tools.arguments import load_config
+
+    cfg = load_config(args)
+
     from mmengine.device import get_device
 
     from tools.analysis.drawing import draw
-    from tools.arguments import load_config
     from vgg_mm.api import load
     from vgg_mm.data.files import find_images
     from vgg_mm.data.images import CorruptImageError
@@ -51,7 +54,7 @@ def main() -> None:
         images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
-    net = load(load_config(args), args.checkpoint, device=get_device())
+    net = load(cfg, args.checkpoint, device=get_device())
     failures = []
     for image in images:
         try:

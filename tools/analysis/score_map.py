@@ -41,13 +41,16 @@ def main() -> None:
     if not args.image.is_file():
         raise UserError(f"no image {args.image}.")
 
+    from tools.arguments import load_config
+
+    cfg = load_config(args)
+
     from mmengine.device import get_device
 
     from tools.analysis.score_maps import draw_score_maps
-    from tools.arguments import load_config
     from vgg_mm.api import load
 
-    net = load(load_config(args), args.checkpoint, device=get_device())
+    net = load(cfg, args.checkpoint, device=get_device())
     try:
         top = draw_score_maps(net, args.image, args.top, args.out, args.scales)
     except OSError as error:

@@ -48,7 +48,14 @@ class ReseedHook(Hook):
 
 @HOOKS.register_module()
 class SpeedHook(Hook):
-    """Logs how many images a second all processes train, and how long they wait for data."""
+    """Logs how many images a second all processes train, and how long they wait for data.
+
+    A run's first step gets a line of its own in the log.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Waits for the first step."""
+        self.first = True
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: object = None
@@ -61,6 +68,11 @@ class SpeedHook(Hook):
         images = len(data_batch["inputs"]) * get_world_size()
         hub.update_scalar("train/images/s", images / seconds)
         hub.update_scalar("train/waiting", 100 * waiting / seconds)
+        if self.first:
+            self.first = False
+            runner.logger.info(
+                runner.log_processor.get_log_after_iter(runner, batch_idx, "train")[1]
+            )
 
 
 @HOOKS.register_module()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.weights.checkpoint import read_checkpoint
+from vgg_mm.weights.folder import meta_beside
 from vgg_mm.writing import replacing
 
 LISTS = {
@@ -209,7 +210,7 @@ def damage_named(path: Path, otherwise: str = "") -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
-    """The tensors of a PyTorch or ``.safetensors`` file, and a checkpoint's meta.
+    """The tensors of a PyTorch or ``.safetensors`` file, and a checkpoint's or its folder's meta.
 
     Returns:
         The dicts in the file that hold tensors, each by its place in it (``""`` for the file's own,
@@ -221,7 +222,7 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
     if format_of(path) == "safetensors":
         safetensors = library("safetensors.torch", ".safetensors")
         with damage_named(path, "or no safetensors file"):
-            return {"": safetensors.load_file(path)}, {}
+            return {"": safetensors.load_file(path)}, meta_beside(path)
     saved = read_checkpoint(path)
     meta = saved.get("meta", {})
     groups: dict[str, dict[str, Tensor]] = {}

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any]:
             return {**said, "model": plain_model(model, path), "input": trained_on}
         arch = TIMMS[said["architecture"].partition("_bn")[0].partition(".")[0]]
         timms = said.get("pretrained_cfg") or said
-        names = said.get("label_names") or timms.get("label_names")
+        names = said.get("label_names") or timms.get("label_names") or said.get("id2label")
+        if isinstance(names, dict):  # by their numbers
+            names = [names[key] for key in sorted(names, key=int)]
         trained_on = Input.of(
             dict(order="RGB", top=1, mean=tuple(timms["mean"]), std=tuple(timms["std"])), path
         )
@@ -110,6 +113,16 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any]:
         raise UserError(
             f"{path} is no VGG's config of vgg_mm, timm or transformers ({error!r:.99})."
         ) from None
+
+
+def meta_beside(path: Path) -> dict[str, Any]:
+    """What the config.json beside a folder's weights says, as a checkpoint's meta would."""
+    try:
+        said = read_folder(path.parent) if path.name == WEIGHTS else {}
+    except UserError:  # another kind of net's
+        return {}
+    meta: dict[str, Any] = dict(input=asdict(said["input"])) if said else {}
+    return meta | (dict(dataset_meta=dict(classes=said["classes"])) if said.get("classes") else {})
 
 
 def write_folder(
