@@ -64,6 +64,16 @@ setup(
         "test": TEST,
         "dev": [*TEST, "mypy", "ruff"],
         "tensorboard": ["tensorboard"],
+        # The pages of docs/ as a site, and its tests.
+        "docs": [
+            "mkdocs<2",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=0.29",
+            "nbconvert",
+            "nbclient",
+            "ipykernel",
+            "playwright",
+        ],
         # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
         "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],
     },

@@ -31,7 +31,7 @@ def ci(tmp_path):
         path.write_text(f'#!/bin/bash\necho "{name} $*" >>"{tmp_path}/calls"\n{does}\n')
         path.chmod(0o755)
 
-    for name in ("pip", "ruff", "mypy"):
+    for name in ("pip", "ruff", "mypy", "mkdocs"):
         stub(name)
     stub("pytest", f'echo "skips $VGG_MM_SKIPS" >>"{tmp_path}/calls"')
     stub("python", 'mkdir -p "$3/bin" && touch "$3/bin/activate"')
@@ -64,7 +64,9 @@ def test_ci_installs_what_its_tests_need_and_runs_all(ci, tmp_path):
     assert "install --no-install-recommends libjpeg-turbo-progs chromium iproute2" in calls
     assert "skips --amp works here\n" in calls
     assert "--find-links ../shared/wheels" in calls
-    assert calls.index("pytest -m not downstream") < calls.index("pytest -m downstream tests/")
+    order = ["pytest -m not downstream\n", "pytest tests/extras", "mkdocs build --quiet --strict"]
+    order += ["pytest tests/site", "pytest -m downstream tests/"]
+    assert [calls.index(each) for each in order] == sorted(calls.index(each) for each in order)
 
 
 def test_ci_says_in_its_last_lines_what_it_leaves_out(ci):
