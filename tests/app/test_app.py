@@ -180,3 +180,34 @@ def test_on_a_phone_by_an_example(chromium, served, scheme):
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         dark = sum(map(int, re.findall(r"\d+", paper)[:3])) < 3 * 128
         assert dark == (scheme == "dark")
+
+
+def test_boxes_are_drawn_and_a_classifier_looks_at_crops():
+    import torch
+    from mmpretrain.registry import MODELS
+
+    import vgg_mm
+    from tools.app.page import Looking, make_page
+    from vgg_mm.testing.localisation import Localizer
+
+    classifier = vgg_mm.load("demo")
+    head = {**classifier.config["head"], "type": "vgg_mm.BoxHead", "crop_size": 28}
+    config = {**classifier.config, "head": head}
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    net = vgg_mm.Net(model, config, classifier.classes, classifier.protocol, classifier.pipeline)
+    net.localizer = Localizer(model, classifier=classifier.model)
+    looking = Looking(net)
+    assert looking.views == ["dense", "crops"] and looking.has_maps
+    label = classifier.classes.index(DINO.stem)
+    for view in looking.views:
+        assert looking.classes(str(DINO), view, [32, 48]).argmax() == label
+    found = looking.found(str(DINO), [32, 48])
+    box, rating = found.boxes[label]
+    assert (box >= 0).all() and (box <= [427, 320] * 2).all() and rating > 0
+    html = looking.drawn(found, label)
+    assert html.count("<img ") == 3 and f"the box; its rating is {rating:.2f}" in html
+    without = next(i for i in range(64) if i not in found.boxes)
+    assert looking.drawn(found, without).count("<img ") == 2
+    assert "dense" in str(make_page(net, "boxes").config)

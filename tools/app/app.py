@@ -11,6 +11,7 @@ network, and only this machine can open it unless --host says otherwise: 0.0.0.0
 """
 
 import argparse
+import os
 
 from vgg_mm.errors import UserError, library, run
 
@@ -44,6 +45,12 @@ def main() -> None:
     args.add_argument("--port", type=count, help="default: the first that is free from 7860 on")
     args = args.parse_args()
 
+    trained = os.path.exists(args.net) and not args.net.endswith(".py")
+    if not (args.weights or trained or args.net == "demo" or "://" in args.net):
+        raise UserError(
+            f"{args.net} is no checkpoint, folder or address; of a config or a net of Table 1 say "
+            "its --weights."
+        )
     library("gradio", "the page", "app")
 
     from mmengine.device import get_device

@@ -42,11 +42,11 @@ CSS = """
 
 
 class Found(NamedTuple):
-    """What was found in an image, for drawing a class's maps: all by the class's number."""
+    """What was found in an image."""
 
-    path: str
-    maps: dict[int, np.ndarray]  # for each Q (classes, h, w)
-    boxes: dict[int, tuple[Sequence[float], float]]  # corners in the file's pixels, and the rating
+    rgb: np.ndarray  # as it is shown, (H, W, 3)
+    maps: list[tuple[np.ndarray, tuple[int, int]]]  # at each Q (classes, h, w), and its size (H, W)
+    boxes: dict[int, tuple[np.ndarray, float]]  # of classes, in pixels of rgb, and their ratings
 
 
 class Looking:
@@ -84,29 +84,31 @@ class Looking:
 
     def found(self, path: str, scales: Sequence[int]) -> Found:
         """Where the classes are."""
+        image = read_image(path)
+        rgb = rescale(image, SIDE)[..., ::-1]
         maps = self.net.score_map(path, scales) if self.has_maps else []
+        sizes = (rescale(image, Q).shape[:2] for Q in scales)
         guesses = self.net.look(path, scales)[1] if self.net.localizer else []
+        boxes = {g.label: (resized(g.box, image.shape, rgb.shape), g.rating) for g in guesses}
         return Found(
-            path,
-            dict(zip(scales, (m.numpy() for m in maps), strict=False)),
-            {g.label: (g.box, g.rating) for g in guesses if np.isfinite(g.box).all()},
+            rgb,
+            [(posteriors.numpy(), size) for posteriors, size in zip(maps, sizes, strict=False)],
+            {label: found for label, found in boxes.items() if np.isfinite(found[0]).all()},
         )
 
     def drawn(self, found: Found, label: int) -> str:
         """A class's score map over the image at each Q, with its box, as HTML."""
-        original = read_image(found.path)
-        shown = rescale(original, SIDE)[..., ::-1]  # (H, W, 3), RGB
         box, rating = found.boxes.get(label, (None, 0.0))
         images = []  # RGB, and what stands below
         if box is not None:
-            images.append((shown.copy(), f"the box; its rating is {rating:.2f}"))
-        for Q, posteriors in found.maps.items():
-            h, w = posteriors.shape[1:]
-            title = f"Q = {Q}: {h}x{w} windows, up to {posteriors[label].max():.0%}"
-            seen = rescale(original, Q).shape[:2]
-            images.append((self._overlaid(shown, posteriors[label], seen), title))
+            images.append((found.rgb.copy(), f"the box; its rating is {rating:.2f}"))
+        for posteriors, size in found.maps:
+            cells = posteriors[label]
+            windows = "x".join(map(str, cells.shape))
+            title = f"Q = {min(size)}: {windows} windows, up to {cells.max():.0%}"
+            images.append((self._overlaid(found.rgb, cells, size), title))
         if box is not None:
-            x1, y1, x2, y2 = np.rint(resized(box, original.shape, shown.shape)).astype(int).tolist()
+            x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
             for image, _ in images:
                 for width, colour in ((5, (255, 255, 255)), (3, BOX)):
                     cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, width)
