@@ -174,16 +174,16 @@ def make_page(net: Net, name: str, scales: Sequence[int] | None = None) -> gr.Bl
         if not scales:
             yield empty("Choose one scale Q at least.")
             return
-        scales, times = sorted(scales), {}
+        scales = sorted(scales)
         try:
             for view in looking.views:
                 started = perf_counter()
                 posterior = looking.classes(path, view, scales)
-                times[view] = perf_counter() - started
+                title = f"{titles[view]}, {perf_counter() - started:.2f} s"
                 best = (-posterior).argsort(kind="stable")[:SHOWN]
                 said = {looking.names[i]: float(posterior[i]) for i in best}
-                shown = {bars[view]: gr.Label(said, label=f"{titles[view]}, {times[view]:.2f} s")}
-                if len(times) == 1 and (looking.has_maps or net.localizer):
+                shown = {bars[view]: gr.Label(said, label=title)}
+                if view == looking.views[0] and (looking.has_maps or net.localizer):
                     found = looking.found(path, scales)
                     shown |= {
                         state: found,
