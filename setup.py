@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=["vgg_mm", "vgg_mm.*"]),
     package_data={
         "vgg_mm.data": ["imagenet_folders.txt"],
-        "vgg_mm.demo": ["cutouts.zip", "README.md"],
+        "vgg_mm.demo": ["cutouts.zip", "README.md", "demo/*", "examples/*.jpg"],
         # Links to what lies at the top of the repository; a wheel gets the files.
         "vgg_mm": [
             "py.typed",
@@ -74,6 +74,8 @@ setup(
             "ipykernel",
             "playwright",
         ],
+        # The page of tools/app/app.py; the package's own net is in safetensors.
+        "app": ["gradio>=6", "safetensors"],
         # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
         "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],
     },

@@ -64,7 +64,11 @@ def test_ci_installs_what_its_tests_need_and_runs_all(ci, tmp_path):
     assert "install --no-install-recommends libjpeg-turbo-progs chromium iproute2" in calls
     assert "skips --amp works here\n" in calls
     assert "--find-links ../shared/wheels" in calls
-    order = ["pytest -m not downstream\n", "pytest tests/extras", "mkdocs build --quiet --strict"]
+    order = [
+        "pytest -m not downstream\n",
+        "pytest tests/extras tests/app",
+        "mkdocs build --quiet --strict",
+    ]
     order += ["pytest tests/site", "pytest -m downstream tests/"]
     assert [calls.index(each) for each in order] == sorted(calls.index(each) for each in order)
 

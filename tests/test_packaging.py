@@ -26,8 +26,8 @@ TOP = ["LICENSE", "README.md", "configs", "model-index.yml", "pyproject.toml", "
 
 
 COMMANDS = set(
-    "benchmark compare convert_weights dataset_stats describe dist_test dist_train export"
-    " extract_features fuse linear_svm make_cutouts make_scenes make_shards predict"
+    "app benchmark compare convert_weights dataset_stats describe dist_test dist_train export"
+    " extract_features fuse linear_svm make_cutouts make_demo make_scenes make_shards predict"
     " prepare_imagenet reproduce score_map slurm_train stress_resume style tables test tile_jpegs"
     " train".split()
 )
@@ -59,7 +59,8 @@ BROUGHT = {"cv2": ("mmengine", "opencv-python"), "yapf": ("mmengine", "yapf")}
 # Modules of which a machine may have none, or one of two distributions.
 DISTRIBUTIONS = {"mmcv": "mmcv-lite", "mmseg": "mmsegmentation"}
 # Files that import an extra's modules at their top, and are imported by what needs the extra alone.
-OF_EXTRAS = ["tools/analysis/svm.py", "vgg_mm/models/skip_head.py", "vgg_mm/upstream_mmdet.py"]
+OF_EXTRAS = ["tools/analysis/svm.py", "tools/app/page.py", "vgg_mm/models/skip_head.py"]
+OF_EXTRAS += ["vgg_mm/upstream_mmdet.py"]
 
 
 def imports(tree, at_top=True):
@@ -193,10 +194,12 @@ reproduce --scale micro --plan
 tile_jpegs --help
 prepare_imagenet --help
 make_cutouts --help
+make_demo --help
 style --help
 make_scenes scenes --images 8 --val-images 8 --classes 4
 make_shards {jpeg_tree}/train shards
 stress_resume --help
+app --help
 benchmark testing --help
 """
     scripts = f"""\

@@ -24,6 +24,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from vgg_mm import demo
 from vgg_mm.cli.configs import get_config
 from vgg_mm.data import ImageNet
 from vgg_mm.data.classes import differences, of_config, positions
@@ -80,6 +81,7 @@ class Net:
         model: The plain ``nn.Module``, from its input (N, 3, H, W) to class scores (N, classes),
             for hooks, gradients and ``torch.compile``.
         localizer: The test-time model of a config that predicts boxes and tells a classifier.
+        measured: What :meth:`save` was told that it reached, in words.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Net:
     ) -> None:
         self.model = model.eval()
         self.localizer: Localizer | None = None
+        self.measured = ""
         self.config = config
         outputs = getattr(getattr(model, "head", None), "num_classes", 0)
         names = classes or (IMAGENET["classes"] if outputs == 1000 else ())
@@ -361,7 +364,7 @@ class Net:
 
         Args:
             folder: Its name.
-            scores: What the net reached (:func:`evaluate`), for the card.
+            scores: What the net reached (:func:`evaluate`), for the card; by default ``measured``.
 
         Raises:
             UserError: If the folder is there already or cannot be written, or the net is none of
@@ -377,14 +380,14 @@ class Net:
             protocol={key: value for key, value in self.protocol.items() if key in PROTOCOL},
             scales=self.scales,
             classes=self.classes if self.named else None,
+            measured=self.measured,
         )
-        measured = ""
         if scores:
             errors = ", ".join(f"{k} error {v:.2f}%" for k, v in scores.metrics().items())
             how = zip(*(scores.protocols[0][key] for key in ("views", "scales")), strict=True)
             looked = ", ".join(f"{view} at {Q}" for view, Q in how)
-            measured = f"measured on {len(scores.labels)} images: {errors} ({looked})"
-        write_folder(folder, self.model, said, measured)
+            said["measured"] = f"measured on {len(scores.labels)} images: {errors} ({looked})"
+        write_folder(folder, self.model, said)
 
 
 PROTOCOL = {*signature(Evaluation).parameters} - {"module"}
@@ -407,7 +410,8 @@ def load(
     Nothing that is in a file is run.
 
     Args:
-        what: A net of Table 1 (``"D"``); a config, its path or its name (``"vgg16_d_jitter"``); a
+        what: A net of Table 1 (``"D"``); a config, its path or its name (``"vgg16_d_jitter"``);
+            without ``weights`` ``"demo"``, the package's own small net (:mod:`vgg_mm.demo`); a
             folder that :meth:`Net.save`, timm or transformers wrote, here or on the Hub
             (``"hf://org/name"``, ``"hf://org/name@revision"``); or a file of weights: a run's
             checkpoint, which knows its config, or another, whose net is told by its layers.
@@ -438,6 +442,8 @@ def _load(
     name = os.fspath(what)
     if name in TABLE_1:
         return _of_arch(name, weights, given)
+    if name == "demo" and weights is None and not os.path.exists(name):
+        name = str(demo.NET)
     folder = hub_folder(name) if name.startswith("hf://") else name
     if os.path.isdir(folder):
         said, file = read_folder(folder), os.path.join(folder, WEIGHTS)
@@ -549,7 +555,9 @@ def _ours(
     how |= {key: v for key, v in (said.get("protocol") or {}).items() if key in PROTOCOL}
     scales = said.get("scales") or [round(crop * 8 / 7)]  # S = 256, and its like
     pipeline = [{**step, "scales": scales} if _is_multi_scale(step) else step for step in PIPELINE]
-    return Net(net, config, told or said.get("classes") or (), how, pipeline)
+    found = Net(net, config, told or said.get("classes") or (), how, pipeline)
+    found.measured = said.get("measured") or ""
+    return found
 
 
 def _give(

@@ -1,15 +1,22 @@
 """Scenes of cut-outs that ship with the package: images with exact boxes and masks.
 
-``README.md`` beside this file tells where the cut-outs come from.
+``README.md`` beside this file tells where the cut-outs come from. A small net that has learnt them
+is in ``NET``, a folder for :func:`vgg_mm.load`, and scenes that it has not seen in ``EXAMPLES``.
 """
+
+from pathlib import Path
 
 from .cutouts import ARCHIVE, SPLITS, distractors, things
 from .scenes import MIN_SHORT, MIN_VISIBLE, Scene, Thing, draw
 
+NET, EXAMPLES = (Path(__file__).with_name(name) for name in ("demo", "examples"))
+
 __all__ = [
     "ARCHIVE",
+    "EXAMPLES",
     "MIN_SHORT",
     "MIN_VISIBLE",
+    "NET",
     "SPLITS",
     "Scene",
     "Thing",

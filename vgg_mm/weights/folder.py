@@ -83,8 +83,9 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any]:
     """What a folder's config.json says, in our terms, whoever wrote it.
 
     Returns:
-        ``model``, an ImageClassifier's config, or ``arch`` alone where timm or transformers wrote
-        it; ``input`` and ``classes`` where known; ``protocol`` and ``scales`` of ours.
+        ``model``, an ImageClassifier's config, or ``arch`` alone where timm or
+        transformers wrote it; ``input`` and ``classes`` where known; ``protocol``, ``scales`` and
+        ``measured`` of ours.
 
     Raises:
         UserError: If it is missing, damaged, or of no VGG.
@@ -125,16 +126,13 @@ def meta_beside(path: Path) -> dict[str, Any]:
     return meta | (dict(dataset_meta=dict(classes=said["classes"])) if said.get("classes") else {})
 
 
-def write_folder(
-    folder: str | os.PathLike, net: nn.Module, said: Mapping[str, Any], measured: str
-) -> None:
+def write_folder(folder: str | os.PathLike, net: nn.Module, said: Mapping[str, Any]) -> None:
     """Writes a net's weights, its config.json and its README.md, all or nothing.
 
     Args:
         folder: Its name.
         net: The net.
         said: What :func:`read_folder` returns, the input as a dict.
-        measured: What it reached, for the model card.
 
     Raises:
         UserError: If the folder is there already, or cannot be written.
@@ -144,10 +142,10 @@ def write_folder(
     with new_folder(folder) as place:
         safetensors.save_file(state, place / WEIGHTS, {"format": "pt"})
         (place / CONFIG).write_text(json.dumps(said, indent=1) + "\n")
-        (place / "README.md").write_text(_card(Path(folder).name, net, said, measured))
+        (place / "README.md").write_text(_card(Path(folder).name, net, said))
 
 
-def _card(name: str, net: Any, said: Mapping[str, Any], measured: str) -> str:
+def _card(name: str, net: Any, said: Mapping[str, Any]) -> str:
     """A model card in the Hub's form."""
     seen, how, conv = said["input"], said["protocol"], net.backbone.conv1_1
     lines = [
@@ -160,6 +158,6 @@ def _card(name: str, net: Any, said: Mapping[str, Any], measured: str) -> str:
         f"- protocol: {how.get('views', 'dense')}, shortest side "
         f"{', '.join(map(str, said['scales']))}{', with the mirror image' * how.get('flip', True)}",
     ]
-    lines += [f"- {measured}"] if measured else []
+    lines += [f"- {said['measured']}"] if said["measured"] else []
     use = f'import vgg_mm\nnet = vgg_mm.load("{name}")\nnet.predict("image.jpg")'
     return "\n".join([*lines, "", "```python", use, "```", ""])
