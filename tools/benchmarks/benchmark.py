@@ -6,6 +6,7 @@ python tools/benchmarks/benchmark.py perceptual [--json FILE]
 python tools/benchmarks/benchmark.py input [--data FOLDER] [--json FILE]
 python tools/benchmarks/benchmark.py stores [--images N] [--json FILE]
 python tools/benchmarks/benchmark.py distributed [--json FILE]
+python tools/benchmarks/benchmark.py downstream [--markdown]
 
 Each tells its own arguments with --help.
 """
@@ -21,7 +22,7 @@ def main() -> None:
     args = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ["testing", "training", "input", "stores", "perceptual", "distributed"]
+    names = ["testing", "training", "input", "stores", "perceptual", "distributed", "downstream"]
     args.add_argument("name", choices=names)
     args.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own")
     args = args.parse_args()
