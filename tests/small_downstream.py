@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
+from tools.benchmarks.downstream import narrow
 from tools.processes import start_processes
 from vgg_mm.models import VGG, VGGHead
 
@@ -95,7 +96,7 @@ def load(name):
 def small(name, steps, work_dir):
     """The config for a few steps on small pictures with a net of 1/8 of the channels."""
     cfg = load(name)
-    _narrow(cfg.model)
+    narrow(cfg.model, SMALLER, 4096 // SMALLER)
     if "ssd" not in name:  # its layers need 300 pixels
         _shrink(cfg._cfg_dict)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -115,24 +116,6 @@ def small(name, steps, work_dir):
     cfg.randomness = dict(seed=0)
     cfg.work_dir = str(work_dir)
     return cfg
-
-
-def _narrow(node):
-    if isinstance(node, dict):
-        if node.get("type") in ("vgg_mm.VGGFC", "vgg_mm.VGGNeck"):
-            node.setdefault("in_channels", 512)
-            node.setdefault("channels", 4096)
-        if node.get("type") == "vgg_mm.VGG":
-            node.width = 64 // SMALLER
-        for key, value in node.items():
-            if key.endswith("channels"):
-                is_list = isinstance(value, list | tuple)
-                node[key] = [n // SMALLER for n in value] if is_list else value // SMALLER
-            else:
-                _narrow(value)
-    elif isinstance(node, list | tuple):
-        for item in node:
-            _narrow(item)
 
 
 def _shrink(node):

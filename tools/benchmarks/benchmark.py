@@ -7,6 +7,7 @@ python tools/benchmarks/benchmark.py input [--data FOLDER] [--json FILE]
 python tools/benchmarks/benchmark.py shards [--folder FOLDER] [--json FILE]
 python tools/benchmarks/benchmark.py stores [--images N] [--json FILE]
 python tools/benchmarks/benchmark.py distributed [--link GBIT ...] [--json FILE]
+python tools/benchmarks/benchmark.py downstream [--markdown]
 
 Each tells its own arguments with --help.
 """
@@ -23,6 +24,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ["testing", "training", "input", "shards", "stores", "perceptual", "distributed"]
+    names += ["downstream"]
     args.add_argument("name", choices=names)
     args.add_argument("arguments", nargs=argparse.REMAINDER, help="the benchmark's own")
     args = args.parse_args()
