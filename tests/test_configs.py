@@ -10,7 +10,6 @@ import torch
 from mmengine import Config
 from mmengine.runner import Runner
 
-from tools.analysis.tables_7_12 import TABLE_9
 from tools.evaluation import evaluate
 from vgg_mm import paper
 from vgg_mm.inputs import INPUTS, Input
@@ -20,7 +19,7 @@ from vgg_mm.testing import Scores
 ROOT = Path(__file__).parents[1]
 PAPER = [f"{row.config}.py" for row in paper.TABLE_3]
 SHALLOW = "vgg8_b_5x5_256.py"  # Sec. 4.1's
-BOXES = {S: f"vgg16_d_{S}_boxes.py" for (S, _), *further in (r.models for r in TABLE_9)}
+BOXES = {S: f"vgg16_d_{S}_boxes.py" for (S, _), *further in (r.models for r in paper.TABLE_9)}
 
 
 def load(name, **options):
@@ -83,7 +82,7 @@ def test_the_shallow_net_differs_from_net_b_in_its_convs_alone():
 def test_says_what_the_paper_says_of_boxes(S):
     name = BOXES[S]
     text, cfg, base = (ROOT / "configs" / name).read_text(), load(name), load(f"vgg16_d_{S}.py")
-    for row in TABLE_9:
+    for row in paper.TABLE_9:
         (own, Q), *others = row.models
         scales = f"in {{{', '.join(map(str, Q))}}}" if len(Q) > 1 else f"= {Q[0]}"
         if own == S:

@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.analysis import tables_7_12 as later
-from tools.analysis.tables_7_12 import TABLE_7, TABLE_9
 from vgg_mm import paper
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, box_config_name, stages
+from vgg_mm.paper import (
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TABLE_9,
+    box_config_name,
+    stages,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -208,8 +215,8 @@ def test_colours():
 def test_table_8():
     errors = {"1st and 2nd FC": {"SCR": 36.4, "PCR": 34.3}, "all layers": {"PCR": 33.1}}
     names = {"fc": "1st and 2nd FC", "all": "all layers"}
-    assert len(later.TABLE_8) == 3
-    for row in later.TABLE_8:
+    assert len(paper.TABLE_8) == 3
+    for row in paper.TABLE_8:
         assert errors[names[row.trained]].pop(row.regression) == row.top1
     assert not any(errors.values())
 
@@ -218,7 +225,7 @@ def test_table_9():
     lines = [
         f"{'+'.join(str(S) for S, _ in row.models)} at "
         f"{'+'.join(','.join(map(str, Q)) for _, Q in row.models)}: {row.val} / {row.test or '-'}"
-        for row in later.TABLE_9
+        for row in paper.TABLE_9
     ]
     assert lines == [
         "256 at 256: 29.5 / -",
@@ -227,14 +234,14 @@ def test_table_9():
         "256+384 at 256+352,384: 26.9 / 25.3",
     ]
     # The fusion is of the best single nets.
-    assert later.TABLE_9[3].models == later.TABLE_9[0].models + later.TABLE_9[2].models
+    assert paper.TABLE_9[3].models == paper.TABLE_9[0].models + paper.TABLE_9[2].models
 
 
 def test_table_10():
-    methods, val, test = zip(*later.TABLE_10, strict=True)
+    methods, val, test = zip(*paper.TABLE_10, strict=True)
     assert methods == ("VGG", "GoogLeNet", "OverFeat", "Krizhevsky et al.")
     assert (val, test) == ((26.9, None, 30.0, None), (25.3, 26.7, 29.9, 34.2))
-    assert later.TABLE_10[0][1:] == (later.TABLE_9[3].val, later.TABLE_9[3].test)
+    assert paper.TABLE_10[0][1:] == (paper.TABLE_9[3].val, paper.TABLE_9[3].test)
 
 
 def test_table_11():
@@ -244,15 +251,15 @@ def test_table_11():
         "caltech101": [(91.8, 1.0), (92.3, 0.5), (92.7, 0.5)],
         "caltech256": [(85.0, 0.2), (85.1, 0.3), (86.2, 0.3)],
     }
-    assert [" & ".join(row.nets) for row in later.TABLE_11] == ["D", "E", "D & E"]
+    assert [" & ".join(row.nets) for row in paper.TABLE_11] == ["D", "E", "D & E"]
     for name, column in columns.items():
-        assert [getattr(row, name) for row in later.TABLE_11] == column
+        assert [getattr(row, name) for row in paper.TABLE_11] == column
 
 
 def test_table_12():
-    figures = dict(later.TABLE_12)
+    figures = dict(paper.TABLE_12)
     image, both = (figures[name] for name in figures if name.startswith("VGG"))
     assert (image, both) == (79.2, 84.0)
-    others = [(name, mAP) for name, mAP in later.TABLE_12 if not name.startswith("VGG")]
+    others = [(name, mAP) for name, mAP in paper.TABLE_12 if not name.startswith("VGG")]
     assert others == [("Hoai", 76.3), ("Gkioxari et al.", 73.6), ("Oquab et al.", 70.2)]
-    assert len(later.TABLE_12) == 5
+    assert len(paper.TABLE_12) == 5

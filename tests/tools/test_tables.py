@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 
 from tools import arguments
-from tools.analysis.tables_7_12 import TABLE_7, TABLE_7_VGG, TABLE_8, TABLE_9, TABLE_10
-from vgg_mm.paper import ROWS, TABLE_3, TABLE_4, TABLE_5, TABLE_6
+from vgg_mm.paper import (
+    ROWS,
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TABLE_7_VGG,
+    TABLE_8,
+    TABLE_9,
+    TABLE_10,
+)
 from vgg_mm.testing import Guesses, Protocol, Scores
 
 ROOT = Path(__file__).parents[2]

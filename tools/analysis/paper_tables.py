@@ -12,7 +12,11 @@ from typing import Protocol
 from tools import printing
 from tools.analysis.stored import StoredScores, scores_command
 from tools.analysis.stored_boxes import StoredGuesses, box_commands
-from tools.analysis.tables_7_12 import (
+from vgg_mm.paper import (
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
     TABLE_7,
     TABLE_7_VGG,
     TABLE_8,
@@ -20,8 +24,10 @@ from tools.analysis.tables_7_12 import (
     TABLE_10,
     BoxRow,
     BoxSettingRow,
+    FusionRow,
+    Row,
+    Training,
 )
-from vgg_mm.paper import TABLE_3, TABLE_4, TABLE_5, TABLE_6, FusionRow, Row, Training
 from vgg_mm.testing.evaluation import VIEWS
 
 METHODS = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}

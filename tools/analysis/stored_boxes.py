@@ -9,9 +9,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tools.analysis.fusion import check_same_data
-from tools.analysis.tables_7_12 import TABLE_8, TABLE_9, BoxRow, BoxSettingRow
 from vgg_mm.errors import UserError
-from vgg_mm.paper import S_JITTER, box_config_name, config_name
+from vgg_mm.paper import (
+    S_JITTER,
+    TABLE_8,
+    TABLE_9,
+    BoxRow,
+    BoxSettingRow,
+    box_config_name,
+    config_name,
+)
 from vgg_mm.testing.localisation import Guesses
 
 _BEST = "scores/fused.npz"  # Sec. 4.5's best system: Table 6's last row
