@@ -340,6 +340,7 @@ def test_a_saved_net_is_read_back_bit_for_bit(checkpoint, jpeg_tree):
     scores = vgg_mm.evaluate(net, jpeg_tree / "val")
     net.save("mine", scores)
     assert sorted(os.listdir("mine")) == ["README.md", "config.json", "model.safetensors"]
+    assert len({file.stat().st_mode for file in Path("mine").iterdir()}) == 1
     back = vgg_mm.load("mine")
     for name, value in net.model.state_dict().items():
         assert back.model.state_dict()[name].equal(value)
@@ -364,7 +365,7 @@ def test_saving_never_overwrites(checkpoint, monkeypatch):
     net.save("mine")
     with pytest.raises(UserError, match="mine is there already: name another folder"):
         net.save("mine")
-    monkeypatch.setattr(safetensors.torch, "save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr(safetensors.torch, "save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         net.save("other")
     assert sorted(os.listdir()) == ["mine"]

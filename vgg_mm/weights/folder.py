@@ -140,7 +140,8 @@ def write_folder(folder: str | os.PathLike, net: nn.Module, said: Mapping[str, A
     safetensors = library("safetensors.torch", "saving a net")
     state: dict[str, Tensor] = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
     with new_folder(folder) as place:
-        safetensors.save_file(state, place / WEIGHTS, {"format": "pt"})
+        # save_file would keep it from all other users.
+        (place / WEIGHTS).write_bytes(safetensors.save(state, {"format": "pt"}))
         (place / CONFIG).write_text(json.dumps(said, indent=1) + "\n")
         (place / "README.md").write_text(_card(Path(folder).name, net, said))
 
