@@ -1,6 +1,7 @@
 import gc
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +27,25 @@ LONG += ["test_signals", "test_box_runs", "test_classes", "test_benchmarks", "te
 def pytest_collection_modifyitems(items):
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a Chromium."""
+    names = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    return found or pytest.skip("no Chromium on the PATH, nor named by $CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """It, driven by Playwright, which the extras ``app`` and ``docs`` are tested with."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import base64
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,16 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from vgg_mm import demo
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
-BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(
-    not BROWSER, reason="no Chromium on the PATH, nor named by $CHROMIUM"
-)
 expect.set_options(timeout=30_000)
 
 DINO = demo.EXAMPLES / "dino_francesc.jpg"
@@ -74,18 +68,10 @@ def served(tmp_path_factory):
     assert not came and not list(cwd.iterdir())
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER)
-        yield browser
-        browser.close()
-
-
 @contextmanager
-def opened(chromium, address, **options):
+def opened(browser, address, **options):
     """The page in a window of its own, and what it asked the network for."""
-    context = chromium.new_context(**options)
+    context = browser.new_context(**options)
     page, asked, errors = context.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -107,8 +93,8 @@ def first(page, view):
     return page.locator(f"#{view} [data-testid=label-output-value]")
 
 
-def test_an_image_is_dropped_and_a_scale_is_chosen(chromium, served):
-    with opened(chromium, served, viewport=dict(width=1200, height=900)) as page:
+def test_an_image_is_dropped_and_a_scale_is_chosen(browser, served):
+    with opened(browser, served, viewport=dict(width=1200, height=900)) as page:
         expect(page.get_by_text("Net A of Table 1, 12 channels in conv1_1; 64")).to_be_visible()
         expect(page.get_by_text("top1 error")).to_be_visible()
         drop(page, DINO.name, DINO.read_bytes())
@@ -129,8 +115,8 @@ def test_an_image_is_dropped_and_a_scale_is_chosen(chromium, served):
         expect(page.get_by_role("alert")).to_have_text("Choose one scale Q at least.")
 
 
-def test_another_class_is_shown(chromium, served):
-    with opened(chromium, served) as page:
+def test_another_class_is_shown(browser, served):
+    with opened(browser, served) as page:
         drop(page, DINO.name, DINO.read_bytes())
         caption = page.locator("#maps figure").nth(0)
         expect(caption).to_contain_text("Q = 32")
@@ -143,8 +129,8 @@ def test_another_class_is_shown(chromium, served):
         expect(caption).to_contain_text("Q = 32")
 
 
-def test_a_broken_file_is_told_and_the_page_goes_on(chromium, served):
-    with opened(chromium, served) as page:
+def test_a_broken_file_is_told_and_the_page_goes_on(browser, served):
+    with opened(browser, served) as page:
         for name, data, says in (
             (
                 "cut.jpg",
@@ -163,9 +149,9 @@ def test_a_broken_file_is_told_and_the_page_goes_on(chromium, served):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_by_an_example(chromium, served, scheme):
+def test_on_a_phone_by_an_example(browser, served, scheme):
     phone = dict(viewport=dict(width=375, height=800), has_touch=True, is_mobile=True)
-    with opened(chromium, served, color_scheme=scheme, **phone) as page:
+    with opened(browser, served, color_scheme=scheme, **phone) as page:
         page.locator(".gallery img").first.tap()
         expect(first(page, "crops")).to_have_text("dino_francesc")
         expect(page.locator("#maps figure").nth(0)).to_be_visible()

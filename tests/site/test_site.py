@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import threading
 from functools import partial
@@ -15,16 +14,12 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from nbclient import NotebookClient
-from playwright.sync_api import sync_playwright
 
 import vgg_mm
 
 ROOT = Path(__file__).parents[2]
 CODE = "https://github.com/someone/vgg_mm"  # where a repository is most often
 NOTEBOOK = ROOT / "docs/first_steps.ipynb"
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on the PATH, nor named")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -52,14 +47,6 @@ def address(folder):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -98,7 +85,6 @@ LOOK = """() => {
 }"""
 
 
-@needs_chromium
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_every_page_on_a_desk_and_on_a_phone(request, folder, address, page):
     light = "[light]" in request.node.name
@@ -115,7 +101,6 @@ def test_every_page_on_a_desk_and_on_a_phone(request, folder, address, page):
     assert page.wrong == []
 
 
-@needs_chromium
 def test_the_search_finds_an_answer(address, page):
     page.goto(address)
     page.keyboard.press("/")

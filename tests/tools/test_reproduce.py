@@ -1,10 +1,8 @@
 """tools/reproduce/reproduce.py: geometry, plan, a miniature end to end, statistics, report."""
 
 import json
-import os
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import time
@@ -488,13 +486,7 @@ def test_every_verdict_is_that_of_the_ranks_beside_it(reported):
         assert f"| {100 * (a.mean() - d.mean()):+.2f}<br>[" in text
 
 
-def browser():
-    names = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.mark.skipif(not browser(), reason="no Chromium on the PATH, nor named by $CHROMIUM")
-def test_the_report_in_a_browser_at_phone_width(reported, tmp_path):
+def test_the_report_in_a_browser_at_phone_width(reported, chromium, tmp_path):
     page = (reported / "report.html").read_text()
     # A frame as wide as a phone, whose document reports on itself.
     script = """<script>addEventListener("load", () => {
@@ -514,7 +506,7 @@ def test_the_report_in_a_browser_at_phone_width(reported, tmp_path):
         "<iframe src=page.html width=375 height=800 style='border:0'></iframe><pre id=found></pre>"
         "<script>onmessage = e => found.textContent = e.data</script>"
     )
-    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu"]
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu"]
     command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "phone.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
