@@ -45,11 +45,11 @@ def test_the_stock_ssd_is_the_same_net(scenes, tmp_path):
 def test_the_command_goes_on_after_the_last_that_ended(scenes, tmp_path, tool, monkeypatch):
     monkeypatch.setattr(downstream, "SCENES", FEWER)
     (tmp_path / "scenes").symlink_to(scenes)
-    typed = ["benchmark", "downstream", "--steps", 1, "--out", tmp_path, "--markdown", "--nets"]
+    typed = ["benchmark", "downstream", "--steps", 2, "--out", tmp_path, "--markdown", "--nets"]
     tool(*typed, "faster_rcnn_vgg16_c4")
     kept = sorted(tmp_path.glob("*.json"))
     assert [path.stem for path in kept] == [
-        f"faster_rcnn_vgg16_c4{side}_1_steps" for side in ("", "_stock")
+        f"faster_rcnn_vgg16_c4{side}_2_steps" for side in ("", "_stock")
     ]
     kept[0].write_text(json.dumps({**json.loads(kept[0].read_text()), "value": 0.123}))
     monkeypatch.setattr(downstream, "train", None)  # nothing is left to do

@@ -34,19 +34,17 @@ from vgg_mm.data.scenes import draw_scenes
 from vgg_mm.errors import library
 from vgg_mm.writing import write_text
 
-SCENES = AllSettings(images=(1_200, 300, 0), classes=8, short=96, layouts=("coco", "masks"))
+SCENES = AllSettings(images=(4_000, 400, 0), classes=8, short=96, layouts=("coco", "masks"))
 SHORT, LONG = 96, 128
-BATCH, STEPS = 4, 300
+BATCH, STEPS = 8, 300
 BY, MOST = 4, 256  # a quarter of all channels, at most 256
 NORM = dict(type="BN")
 NEW = dict(_delete_=True, type="vgg_mm.Glorot")
 
 # Fewer boxes, for small images hold few.
 TWO_STAGES: dict[str, Any] = {
-    "model.train_cfg.rpn_proposal.nms_pre": 400,
     "model.train_cfg.rpn_proposal.max_per_img": 200,
-    "model.train_cfg.rcnn.sampler.num": 32,
-    "model.test_cfg.rpn.nms_pre": 400,
+    "model.train_cfg.rcnn.sampler.num": 64,
     "model.test_cfg.rpn.max_per_img": 100,
 }
 SSD_NECK = dict(
@@ -227,9 +225,10 @@ def config(name: str, stock: bool, data: Path, steps: int, work_dir: Path) -> Co
         optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
         clip_grad=dict(max_norm=35, norm_type=2),
     )
+    warm = max(1, steps // 10)
     cfg.param_scheduler = [
-        dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=max(1, steps // 10)),
-        dict(type="CosineAnnealingLR", by_epoch=False, T_max=steps, eta_min=1e-5),
+        dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=warm),
+        dict(type="CosineAnnealingLR", by_epoch=False, begin=warm, end=steps, eta_min=1e-5),
     ]
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=steps)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
