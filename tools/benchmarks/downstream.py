@@ -6,16 +6,18 @@ SSDVGG, as narrow, for SSD, and a ResNet-18 of half its channels for the others.
 random, with batch norms after the backbone's convs, and have the same data, steps, optimiser and
 heads. The table has the mAP@50 or mIoU of both on scenes that neither was trained on.
 
-A segmenter's steps take half the time of a detector's, and are twice as many. What a training ends
-at is kept in a file: typed again, the command goes on after the last one that ended.
+What a training ends at is kept in a file: typed again, the command goes on after the last one that
+ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,15 @@ from vgg_mm.writing import write_text
 
 SCENES = AllSettings(images=(4_000, 400, 0), classes=8, short=96, layouts=("coco", "masks"))
 SHORT, LONG = 96, 128
-BATCH, STEPS = 8, 150
+BATCH, STEPS = 8, 300
 BY, MOST = 4, 256  # a quarter of all channels, at most 256
 NORM = dict(type="BN")
 NEW = dict(_delete_=True, type="vgg_mm.Glorot")
 
 # Fewer boxes, for small images hold few.
 TWO_STAGES: dict[str, Any] = {
-    "model.train_cfg.rpn_proposal.nms_pre": 400,
     "model.train_cfg.rpn_proposal.max_per_img": 200,
-    "model.train_cfg.rcnn.sampler.num": 32,
-    "model.test_cfg.rpn.nms_pre": 400,
+    "model.train_cfg.rcnn.sampler.num": 64,
     "model.test_cfg.rpn.max_per_img": 100,
 }
 SSD_NECK = dict(
@@ -159,17 +159,17 @@ def main(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     args.add_argument("--out", type=Path, default="work_dirs/downstream", help="%(default)s")
-    args.add_argument("--steps", type=count, default=STEPS, help="of a detector; %(default)s")
+    args.add_argument("--steps", type=count, default=STEPS, help="of each training; %(default)s")
     args.add_argument("--nets", nargs="+", choices=SMALL, default=[*SMALL], help="default: all")
     args.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     args = args.parse_args(argv)
     for package in ("mmdet", "mmseg"):
         library(package, "benchmark.py downstream", "downstream")
     prepare_process()
-    folder = args.out / f"{args.steps}_steps"
     rows = [["config", "measure", "VGG-16", "stock", "parameters", "CPU minutes", "loss"]]
     for name in args.nets:
-        pair = [measure(name, stock, args.out / "scenes", folder, args.steps) for stock in SIDES]
+        with redirect_stdout(sys.stderr):  # which the toolboxes' logs are for
+            pair = [measure(name, stock, args.out, args.steps) for stock in SIDES]
         ours, stock = (f"{kept['value']:.3f}" for kept in pair)
         backbone = STOCK[name]["model.backbone"]["type"].replace("ResNet", "ResNet-18")
         both = [" / ".join(map(form, pair)) for form in COLUMNS]
@@ -177,21 +177,19 @@ def main(argv: Sequence[str]) -> None:
     print(as_markdown(rows) if args.markdown else as_text(rows, words=(0, 1)))
 
 
-def measure(name: str, stock: bool, data: Path, folder: Path, steps: int) -> dict[str, Any]:
+def measure(name: str, stock: bool, folder: Path, steps: int) -> dict[str, Any]:
     """Trains and tests a net, unless that is done, and returns what is kept of it.
 
     Args:
         name: The config's.
         stock: Whether the toolbox's own backbone takes VGG-16's place.
-        data: The scenes' folder; they are drawn if they are not there.
-        folder: Where work dirs and what is kept are.
-        steps: Of a detector's training; a segmenter's steps take half the time and are twice as
-            many.
+        folder: Where the scenes (they are drawn if they are not there), work dirs and files are.
+        steps: Of the training.
     """
-    kept = folder / f"{name}{'_stock' if stock else ''}.json"
+    kept = folder / f"{name}{'_stock' if stock else ''}_{steps}_steps.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    draw_scenes(data, SCENES)
+    data = draw_scenes(folder / "scenes", SCENES)
     start = time.process_time()
     runner = train(config(name, stock, data, steps, kept.with_suffix("")))
     seconds = time.process_time() - start
@@ -222,15 +220,15 @@ def config(name: str, stock: bool, data: Path, steps: int, work_dir: Path) -> Co
         _detects(cfg, data, names)
     else:
         _segments(cfg, data, names)
-        steps *= 2
     cfg.optim_wrapper = dict(
         type="OptimWrapper",
         optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
         clip_grad=dict(max_norm=35, norm_type=2),
     )
+    warm = max(1, steps // 10)
     cfg.param_scheduler = [
-        dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=max(1, steps // 10)),
-        dict(type="CosineAnnealingLR", by_epoch=False, T_max=steps, eta_min=1e-5),
+        dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=warm),
+        dict(type="CosineAnnealingLR", by_epoch=False, begin=warm, end=steps, eta_min=1e-5),
     ]
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=steps)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -238,6 +236,7 @@ def config(name: str, stock: bool, data: Path, steps: int, work_dir: Path) -> Co
     cfg.default_hooks.logger = dict(type="LoggerHook", interval=50)
     cfg.log_processor = dict(by_epoch=False)
     cfg.randomness = dict(seed=0)
+    cfg.visualizer.name = work_dir.name  # one of each name in a process, which writes to one place
     cfg.work_dir = str(work_dir)
     return cfg
 
