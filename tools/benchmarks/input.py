@@ -62,16 +62,19 @@ class Images(BaseDataset):
         return [dict(img_path=path, gt_label=0) for path in self.paths]
 
 
-def generate(folder: Path, number: int = 200) -> list[str]:
-    """Writes JPEGs of 500 x 375 pixels, 4:2:0 and about 100 KB, detailed at every scale."""
+def generate(folder: Path, number: int = 200, width: int = 500, interval: int = 0) -> list[str]:
+    """Writes JPEGs of 4 : 3, 4:2:0 and 4 bits a pixel, detailed at every scale."""
     rng, paths = np.random.default_rng(0), []
+    height = width * 3 // 4
+    options = [cv2.IMWRITE_JPEG_QUALITY, 96, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
     for i in range(number):
-        image = np.full((375, 500, 3), 128, np.float32)
-        for cells in (4, 8, 16, 32, 64, 125, 250, 500):
+        image, cells = np.full((height, width, 3), 128, np.float32), width
+        while cells >= 4:
             octave = rng.normal(0, 75 / cells**0.5, (cells * 3 // 4, cells, 3)).astype(np.float32)
-            image += cv2.resize(octave, (500, 375), interpolation=cv2.INTER_CUBIC)
+            image += cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
+            cells //= 2
         paths.append(str(folder / f"{i}.jpg"))
-        cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 96])
+        cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), options)
     return paths
 
 
