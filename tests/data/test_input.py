@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tools.benchmarks.input import generate
 from vgg_mm import paper
 from vgg_mm.data import (
     CorruptImageError,
@@ -24,8 +25,9 @@ from vgg_mm.data import (
     collate_crops,
     decode,
     decode_cut,
+    scaled_crop,
 )
-from vgg_mm.data.images import _decode
+from vgg_mm.data.images import REDUCED, _decode
 from vgg_mm.data.jpeg import Jpeg, Window
 from vgg_mm.data.scaled_crop import resize, support
 from vgg_mm.errors import UserError
@@ -80,15 +82,17 @@ def some_windows(rng, height, width, n=6):
 
 
 def check_windows(data, rng, n=6):
-    """Compares windows with the full decode's; returns the parsed file."""
-    whole, parsed = decode(data, "x"), Jpeg.parse(data)
-    assert parsed and (parsed.header.height, parsed.header.width) == whole.shape[:2]
-    for window in some_windows(rng, *whole.shape[:2], n):
-        cut = parsed.cut(window)
-        image = _decode(cut.data, cv2.IMREAD_COLOR)
+    """Compares windows, reduced by 1 to 8, with the whole's; returns the parsed file."""
+    parsed = Jpeg.parse(data)
+    assert parsed and parsed.shape == decode(data, "x").shape[:2]
+    for i, window in enumerate(some_windows(rng, *parsed.shape, n)):
+        reduced = 2 ** (i % 4)
+        expected = window.over(reduced).of(decode(data, "x", reduced))
+        cut = parsed.cut(window, reduced)
+        image = _decode(cut.data, REDUCED[reduced])
         if parsed.header.interval or image is not None:
-            assert np.array_equal(cut.place.of(image), window.of(whole)), window
-        assert np.array_equal(decode_cut(cut, "x"), window.of(whole))
+            assert np.array_equal(cut.place.of(image), expected), (window, reduced)
+        assert np.array_equal(decode_cut(cut, "x"), expected)
     return parsed
 
 
@@ -119,11 +123,13 @@ def test_every_interval(sampling):
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_narrow_windows_at_the_edges(sampling):
     for width in range(33, 49):
-        whole = decode(data := jpeg(40, width, sampling, interval=1), "x")
-        parsed = Jpeg.parse(data)
+        parsed = Jpeg.parse(data := jpeg(40, width, sampling, interval=1))
+        whole = {reduced: decode(data, "x", reduced) for reduced in REDUCED}
         for left in range(width):
             for window in (Window(17, left, 19, left + 1), Window(33, left, 40, width)):
-                assert np.array_equal(decode_cut(parsed.cut(window), "x"), window.of(whole))
+                for reduced, image in whole.items():
+                    pixels = decode_cut(parsed.cut(window, reduced), "x")
+                    assert np.array_equal(pixels, window.over(reduced).of(image))
 
 
 def turned(data, orientation):
@@ -234,6 +240,39 @@ def test_crops_to_their_last_pixel_are_the_whole_pictures_resized(S, shape, tmp_
         pillow = pillow[:, ::-1] if flip else pillow
         assert psnr(image, pillow) >= 50
         assert np.abs(image.astype(int) - pillow).max() <= 2
+
+
+@pytest.mark.parametrize("interval", [0, 2])
+@pytest.mark.parametrize("S, reduced", [(66, 8), (67, 4), (132, 4), (133, 2), (264, 2), (265, 1)])
+def test_large_photographs_are_decoded_at_a_reduced_size(
+    interval, S, reduced, tmp_path, monkeypatch
+):
+    """The smallest that is twice as large as S, and the exact crop but for it."""
+    cuts = []
+    monkeypatch.setattr(
+        scaled_crop, "decode_cut", lambda cut, name: cuts.append(cut) or decode_cut(cut, name)
+    )
+    generate(tmp_path, 1, 1411, interval)
+    path = tmp_path / "0.jpg"
+    whole = decode(path.read_bytes(), "x")
+    assert whole.shape == (1058, 1411, 3)
+    pillow = Image.fromarray(whole)
+    errors = []
+    for seed in range(5):
+        results = crop_of(path, LoadScaledCrop(S, 64), seed)
+        crop, image = results["crop"], results["img"]
+        scale, corner, flip = draws(whole.shape[:2], (S, S), 64, seed)
+        assert (crop.scale, crop.flip) == (scale, flip)
+        for at, side, drawn in zip(crop[1:3], whole.shape, corner, strict=False):
+            assert -1e-9 <= at <= side * scale - 63.5 and abs(at - drawn * scale) <= 0.5 + 1e-9
+        y, x = crop.top / scale, crop.left / scale
+        box = (x, y, min(x + 64 / scale, 1411), min(y + 64 / scale, 1058))
+        exact = np.array(pillow.resize((64, 64), Image.BILINEAR, box=box), int)
+        errors.append(np.abs(exact[:, ::-1] - image if flip else exact - image))
+    assert {cut.reduced for cut in cuts} == {reduced}
+    assert np.median(errors) <= 1 and np.percentile(errors, 99) <= (5 if reduced > 1 else 1)
+    in_memory = crop_of(path, LoadScaledCrop(S, 64, in_memory=True), 0)["img"]
+    assert np.array_equal(in_memory, crop_of_whole(whole, (S, S), 64, 0))
 
 
 def test_draws_what_the_reference_draws(tmp_path):
@@ -496,18 +535,18 @@ def test_damaged_files_are_an_error_or_the_full_decodes_pixels(damage):
     for i in range(2600):
         data = bytearray(whole[i % len(whole)])
         damage(rng, data)
-        data, parsed = bytes(data), Jpeg.parse(bytes(data))
+        data, parsed, reduced = bytes(data), Jpeg.parse(bytes(data)), 2 ** (i % 4)
         try:
-            full = decode(data, "x")
+            full = decode(data, "x", reduced)
         except CorruptImageError:
             full = None
         if parsed is None:
             continue
         window = list(some_windows(rng, parsed.header.height, parsed.header.width, 3))[i % 3]
         try:
-            pixels = decode_cut(parsed.cut(window), "x")
+            pixels = decode_cut(parsed.cut(window, reduced), "x")
         except CorruptImageError:
             assert full is None
             continue
         assert full is not None, (i, data)
-        assert np.array_equal(pixels, window.of(full)), (i, data)
+        assert np.array_equal(pixels, window.over(reduced).of(full)), (i, data)

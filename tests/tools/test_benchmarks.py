@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import mmpretrain
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import torch
 from mmengine.config import Config
 
 from tools.benchmarks import distributed, interleaved, link, shards, stores
-from tools.benchmarks.input import generate
+from tools.benchmarks.input import generate, peers
+from tools.benchmarks.input_peers import PEERS, Work
 from tools.benchmarks.testing import check, peak_memory
 from vgg_mm.errors import UserError
 from vgg_mm.models import VGG
@@ -78,6 +80,38 @@ def test_the_input_benchmark_measures_given_pictures(tool, tmp_path):
         "loader_vs_default_collate",
     }
     assert 0.9 < figures["tiled_bytes"] < 1.1
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_does_the_same_work(name, tmp_path):
+    rows = np.mgrid[:150, :200][0].astype(np.uint8)
+    for i in range(3):
+        image = np.stack([rows, np.full_like(rows, 60 * i), np.full_like(rows, 90)], -1)
+        cv2.imwrite(str(tmp_path / f"{i}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    paths = [str(tmp_path / f"{i}.jpg") for i in range(3)] * 3
+    try:
+        batches = PEERS[name](paths, 2, Work((100, 140), 90, 4, [10, 20, 30]))
+    except ImportError as error:
+        pytest.skip(str(error))
+    for _ in range(2):
+        made = [batch.clone() for batch in batches()]
+        assert [tuple(batch.shape) for batch in made] == [(n, 3, 90, 90) for n in (4, 4, 1)]
+        made = torch.cat(made)
+        assert made.dtype == torch.float32
+        assert (made[:, 0] - (90 - 10)).abs().max() <= 3
+        greens = made[:, 1].mean((1, 2)).sort().values + 20
+        assert (greens - torch.tensor([0, 60, 120]).repeat_interleave(3)).abs().max() <= 3
+        blues = made[:, 2, :, 45] + 30
+        steps = (blues[:, -1] - blues[:, 0]) / 89  # source pixels a pixel: short / S
+        assert 150 / 140 - 0.05 <= steps.min() < steps.max() <= 150 / 100 + 0.05
+        assert blues[:, 0].std() > 3
+
+
+def test_peers_that_are_missing_are_told(monkeypatch, capsys):
+    for module in ("nvidia.dali", "spdl", "simplejpeg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert peers(["a.jpg"], 1) == {}
+    assert capsys.readouterr().out.count("without ") == len(PEERS)
 
 
 def test_the_distributed_benchmark_counts_what_a_ring_sends(tmp_path):

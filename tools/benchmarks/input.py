@@ -1,10 +1,18 @@
-"""How fast crops of JPEGs become float batches, beside mmpretrain and torchvision (Sec. 3.1)."""
+"""How fast crops of JPEGs become float batches, beside other libraries (Sec. 3.1).
+
+These are mmpretrain, torchvision and, where they are installed, DALI and SPDL, which is run with
+its own decoder and with simplejpeg's (pip install nvidia-dali-cuda130 spdl simplejpeg).
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -20,6 +28,7 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from tools.benchmarks import interleaved, parser, write
+from tools.benchmarks.input_peers import PEERS, Batches, Work
 from tools.data.tiling import TILED, check_jpegtran, tile
 from tools.printing import as_text
 from vgg_mm import get_config, paper
@@ -62,16 +71,19 @@ class Images(BaseDataset):
         return [dict(img_path=path, gt_label=0) for path in self.paths]
 
 
-def generate(folder: Path, number: int = 200) -> list[str]:
-    """Writes JPEGs of 500 x 375 pixels, 4:2:0 and about 100 KB, detailed at every scale."""
+def generate(folder: Path, number: int = 200, width: int = 500, interval: int = 0) -> list[str]:
+    """Writes JPEGs of 4 : 3, 4:2:0 and 4 bits a pixel, detailed at every scale."""
     rng, paths = np.random.default_rng(0), []
+    height = width * 3 // 4
+    options = [cv2.IMWRITE_JPEG_QUALITY, 96, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
     for i in range(number):
-        image = np.full((375, 500, 3), 128, np.float32)
-        for cells in (4, 8, 16, 32, 64, 125, 250, 500):
+        image, cells = np.full((height, width, 3), 128, np.float32), width
+        while cells >= 4:
             octave = rng.normal(0, 75 / cells**0.5, (cells * 3 // 4, cells, 3)).astype(np.float32)
-            image += cv2.resize(octave, (500, 375), interpolation=cv2.INTER_CUBIC)
+            image += cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
+            cells //= 2
         paths.append(str(folder / f"{i}.jpg"))
-        cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 96])
+        cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), options)
     return paths
 
 
@@ -137,6 +149,36 @@ def in_torchvision(paths: Sequence[str]) -> Callable[[], Tensor]:
     return run
 
 
+def peers(paths: Sequence[str], threads: int) -> dict[str, Callable[[], object]]:
+    """The same with each of ``PEERS`` that is installed, also without lighting."""
+    work = Work(S, SIZE, BATCH, MEAN)
+
+    def run(batches: Batches) -> Callable[[], object]:
+        return lambda: deque(batches(), maxlen=0)
+
+    runs = {}
+    for name, peer in PEERS.items():
+        try:
+            runs[name] = run(peer(paths, threads, work))
+        except ImportError as error:
+            print(f"without {name}: {str(error).splitlines()[0]:.90}")
+    return runs
+
+
+@contextmanager
+def cores(n: int) -> Iterator[None]:
+    """Keeps what the code within starts, threads and processes, on n cores, if the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(all_of_them)[-n:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
 def _tile(paths: Sequence[str], folder: str) -> tuple[list[str], float]:
     """Tiles the files into ``folder``: their names there, and their bytes over the sources'."""
     before = after = fast = 0
@@ -172,25 +214,32 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         loading = SeededDataset(Images(tiled, OURS[:1]))
         keys = list(EpochSampler(loading, seed=0))
         passes = 4  # over the images: workers start and end with empty queues
+        by_workers = f", {WORKERS} workers"
+        many, many_tiled = paths * passes, tiled * passes
         runs = {
             "mmpretrain": stock(paths),
             "torchvision v2": in_torchvision(paths),
+            **peers(paths, 1),
             "ours": ours(paths),
             "ours, tiled": ours(tiled),
             "full decode alone": lambda: [decode(Path(p).read_bytes(), p) for p in paths],
             "ours, tiled, loading alone": lambda: loading.__getitems__(keys),
         }
-        by_workers = f", {WORKERS} workers"
-        many, many_tiled = paths * passes, tiled * passes
-        loaders = {
-            "mmpretrain": stock(many, WORKERS),
-            "mmpretrain, default_collate": stock(many, WORKERS, default_collate),
-            "ours": ours(many, WORKERS),
-            "ours, tiled": ours(many_tiled, WORKERS),
-        }
-        runs |= {name + by_workers: run for name, run in loaders.items()}
-        seconds = interleaved(runs, rounds)
-    print("\nfloat batches, medians of interleaved rounds, one thread a process:")
+        seconds = interleaved(runs, rounds, time.process_time)
+        with cores(WORKERS):
+            loaders = {
+                "mmpretrain": stock(many, WORKERS),
+                "mmpretrain, default_collate": stock(many, WORKERS, default_collate),
+                **peers(many, WORKERS),
+                "ours": ours(many, WORKERS),
+                "ours, tiled": ours(many_tiled, WORKERS),
+            }
+            runs = {name + by_workers: run for name, run in loaders.items()}
+            seconds |= interleaved(runs, rounds)
+    print(
+        "\nfloat batches, medians of interleaved rounds: one thread, by the CPU's seconds; then by "
+        f"the\nclock's, on {WORKERS} cores, {WORKERS} workers of a DataLoader or threads of a peer:"
+    )
     rows = [["", "images/s"]]
     for name, value in seconds.items():
         images = len(paths) * (passes if name.endswith(by_workers) else 1)
@@ -206,6 +255,13 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         return seconds[theirs + how] / seconds[own + how]
 
     stacked = "mmpretrain, default_collate"
+    others = {}
+    for name in [name for name in PEERS if name in loaders]:
+        key = name.lower().replace(", ", "_")
+        others[f"untouched_vs_{key}"] = ratio(name, "ours")
+        others[f"tiled_vs_{key}"] = ratio(name, "ours, tiled")
+        others[f"loader_untouched_vs_{key}"] = ratio(name, "ours", by_workers)
+        others[f"loader_vs_{key}"] = ratio(name, "ours, tiled", by_workers)
     return {
         "untouched_vs_mmpretrain": ratio("mmpretrain", "ours"),
         "tiled_vs_mmpretrain": ratio("mmpretrain", "ours, tiled"),
@@ -215,6 +271,7 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         "loader_vs_mmpretrain": ratio("mmpretrain", "ours, tiled", by_workers),
         "loader_untouched_vs_default_collate": ratio(stacked, "ours", by_workers),
         "loader_vs_default_collate": ratio(stacked, "ours, tiled", by_workers),
+        **others,
         "tiled_bytes": tiled_bytes,
     }
 

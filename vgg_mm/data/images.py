@@ -41,6 +41,14 @@ WHITE = re.compile(  # the number for white
     re.DOTALL,
 )
 
+# OpenCV's flags for a JPEG to be decoded to 1 / n of its size.
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
 _DARK_SAID = mmap.mmap(-1, 1)  # shared with the workers that a process forks
 
 
@@ -137,13 +145,13 @@ def check_pixels(shape: Sequence[int], name: str, when: str = "") -> None:
         )
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
+def decode(data: bytes, name: str, reduced: int = 1) -> np.ndarray:
     """Decodes an image file's bytes to BGR uint8 of shape (H, W, 3).
 
     EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
     images, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
     PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out
-    dark, for they may hold 12, that is said once.
+    dark, for they may hold 12, that is said once. A JPEG is decoded to 1 / ``reduced`` of its size.
 
     Raises:
         CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker
@@ -169,7 +177,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
         height, width, mode = described(data)
     check_pixels((height, width), name)
     # JPEGs have no transparency, and IMREAD_UNCHANGED would skip their rotation.
-    image = _decode(data, cv2.IMREAD_COLOR) if header else _decode_any(data, name, mode)
+    image = _decode(data, REDUCED[reduced]) if header else _decode_any(data, name, mode)
     if image is None:
         raise CorruptImageError(f"{name}: not an image that OpenCV can decode.")
     return image
@@ -178,17 +186,17 @@ def decode(data: bytes, name: str) -> np.ndarray:
 def decode_cut(cut: Cut, name: str) -> np.ndarray:
     """Decodes a window of a JPEG to BGR uint8 (bottom - top, right - left, 3).
 
-    The pixels are those of :func:`decode`, whatever the damage between the file's markers: where
-    the decoder fails on the cut, it gets the whole.
+    The pixels are those of :func:`decode`, reduced as the cut says, whatever the damage between the
+    file's markers: where the decoder fails on the cut, it gets the whole.
 
     Raises:
         CorruptImageError: As :func:`decode`. That the end marker is there, in its place after every
             restart marker, :meth:`Jpeg.parse` has seen in the whole file, not in the part that is
             decoded here.
     """
-    image = _decode(cut.data, cv2.IMREAD_COLOR)
+    image = _decode(cut.data, REDUCED[cut.reduced])
     if image is None:
-        return cut.window.of(decode(cut.whole, name))
+        return cut.window.of(decode(cut.whole, name, cut.reduced))
     return cut.place.of(image)
 
 

@@ -15,8 +15,8 @@ that cover a window, behind a header with a smaller height and width, are themse
     |    |  **|**  |    |                          any decoder and the window's place in its image
     +----+----+----+----+
 
-The pixels are those of the whole file's decoding, bit for bit. Of a stream without markers, the
-smaller height alone keeps a decoder from what is below the window.
+The pixels are those of the whole file's decoding, bit for bit, also where it reduces the size. Of a
+stream without markers, the smaller height alone keeps a decoder from what is below the window.
 
 Cut is an upright image of three components in one scan of Huffman codes, baseline or extended, if
 every restart marker that its size asks for is there, in order, and the end marker comes next. All

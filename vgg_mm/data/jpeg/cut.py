@@ -29,21 +29,27 @@ class Window(NamedTuple):
         """The window's pixels, a view of ``image`` (H, W, 3)."""
         return image[self.top : self.bottom, self.left : self.right]
 
+    def over(self, n: int) -> Window:
+        """The pixels that cover the window where the image has 1 / n of its size."""
+        return Window(self.top // n, self.left // n, -(-self.bottom // n), -(-self.right // n))
+
 
 class Cut(NamedTuple):
     """A JPEG file that a decoder gets for a window of a larger one.
 
     Attributes:
         data: Its bytes.
-        place: The window in it.
+        place: The window in its image.
         whole: The larger file's bytes.
-        window: The window in the larger one.
+        window: The window in the larger one's image.
+        reduced: What the decoder is to divide the size by, which both windows are told for.
     """
 
     data: bytes
     place: Window
     whole: bytes
     window: Window
+    reduced: int = 1
 
 
 class Jpeg(NamedTuple):
@@ -88,8 +94,11 @@ class Jpeg(NamedTuple):
         interval = self.header.interval
         return interval > 0 and self.header.grid[1] % interval == 0
 
-    def cut(self, window: Window) -> Cut:
+    def cut(self, window: Window, reduced: int = 1) -> Cut:
         """Cuts out what a decoder needs for a window's pixels, the very same as in the whole.
+
+        Where that decodes to 1 / ``reduced`` of its size (1, 2, 4 or 8), as libjpeg does from fewer
+        frequencies of each block, they are the pixels that cover the window.
 
         If the file is :attr:`tiled`, these are the intervals that cover the window and ``MARGIN``
         pixels around it; if it has other intervals, whole rows, as many as begin and end with one.
@@ -100,17 +109,19 @@ class Jpeg(NamedTuple):
         they fail for want of an end.
         """
         header, k = self.header, self.header.interval
+        margin, narrowest = MARGIN * reduced, NARROWEST * reduced
         (high, wide), (rows, columns) = header.mcu, header.grid
         codes: bytes | bytearray
         down = math.lcm(k, columns) // columns if k else 1  # rows after which an interval ends
         top, left, right = 0, 0, columns
-        bottom = min(-(-(window.bottom + MARGIN) // (high * down)) * down, rows)
+        bottom = min(-(-(window.bottom + margin) // (high * down)) * down, rows)
         if k:
-            top = max(window.top - MARGIN, 0) // (high * down) * down
+            top = max(window.top - margin, 0) // (high * down) * down
         if self.tiled:
-            start = min(window.left - MARGIN, header.width - NARROWEST)
-            left = max(start, 0) // (wide * k) * k
-            right = min(-(-(window.right + MARGIN) // (wide * k)) * k, columns)
+            start = max(min(window.left - margin, header.width - narrowest), 0)
+            end = max(window.right + margin, start + narrowest)
+            left = start // (wide * k) * k
+            right = min(-(-end // (wide * k)) * k, columns)
             mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, k)
             codes = self._join(mcus // k)
         elif k:
@@ -118,14 +129,16 @@ class Jpeg(NamedTuple):
         elif bottom < rows:
             codes = self.data[header.end : self.bounds[1] - len(EOI)]
         else:
-            return Cut(self.data, window, self.data, window)
+            place = window.over(reduced)
+            return Cut(self.data, place, self.data, place, reduced)
 
         y, x = top * high, left * wide
         height, width = min(bottom * high, header.height) - y, min(right * wide, header.width) - x
         head = bytearray(self.data[: header.end])
         head[header.frame + 1 : header.frame + 5] = ((height << 16) + width).to_bytes(4, "big")
         place = Window(window.top - y, window.left - x, window.bottom - y, window.right - x)
-        return Cut(bytes(head) + codes, place, self.data, window)
+        data, places = bytes(head) + codes, (place.over(reduced), window.over(reduced))
+        return Cut(data, places[0], self.data, places[1], reduced)
 
     def _join(self, intervals: np.ndarray) -> bytearray:
         """Joins intervals (rows, n), their restart markers renumbered and the last one an end."""
