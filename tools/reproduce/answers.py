@@ -172,7 +172,8 @@ def _size(results: Results, verdict: Verdict, part: Part, difference: float | No
     times = None if difference is None else verdict.times(part.claimed, difference)
     if times is None:
         return "-"
-    return f"{math.ceil(times * results.trainings):,} x {math.ceil(times * results.images):,}"
+    trainings = max(LEAST, math.ceil(times * results.trainings))
+    return f"{trainings:,} x {math.ceil(times * results.images):,}"
 
 
 def _again(scale: Scale, parts: Sequence[Part], steps: Sequence[Step]) -> list[str]:
