@@ -21,6 +21,13 @@ class UserError(ValueError):
     """A mistake that the user can mend; the tools print its message without a traceback."""
 
 
+DIVERGED = 3  # a tool's exit status
+
+
+class Diverged(UserError):
+    """A training's numbers are none any more."""
+
+
 def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """``" Did you mean 'x'?"`` where one of the ``known`` words is close, else an empty string."""
     close = difflib.get_close_matches(word, known, n=1)
@@ -90,6 +97,8 @@ def _builds(frame: FrameType) -> bool:
 def run(main: Callable[[], None]) -> None:
     """Runs a tool: an error that the user can mend is one message and exit status 1.
 
+    Where a training diverged it is ``DIVERGED``.
+
     What stands beside the tool can be imported, as ``tools.data.stats``. SIGTERM and SIGUSR1 end it
     with its children, at status 128 + the signal. With the environment's ``VGG_MM_DEBUG=1`` every
     error shows its traceback.
@@ -107,4 +116,7 @@ def run(main: Callable[[], None]) -> None:
         message = _message(error)
         if message is None or os.environ.get("VGG_MM_DEBUG", "0") not in ("", "0"):
             raise
+        if isinstance(error, Diverged):
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(DIVERGED)
         sys.exit(f"error: {message}")

@@ -249,6 +249,15 @@ def test_neither_processes_nor_numbers_change_a_scene(root, tmp_path):
     assert not any(one[name] == three[name] for name in images)
 
 
+def test_a_range_of_sizes(tmp_path):
+    settings = Settings((40, 0, 0), classes=2, short=(33, 43))
+    root = draw_scenes(tmp_path / "out", settings, jobs=1)
+    shapes = {cv2.imread(str(path)).shape[:2] for path in root.rglob("*.JPEG")}
+    assert {min(shape) for shape in shapes} == {33, 36, 39, 42}
+    assert all(3 * max(shape) == 4 * min(shape) for shape in shapes)
+    assert draw_scenes(root, settings) == root  # they are what was asked for
+
+
 def test_scenes_are_drawn_once(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert draw_scenes(str(root), ALL) == draw_scenes(root) == root
@@ -328,6 +337,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
         (dict(classes=0), "1 to 1000"),
         (dict(classes=1001), "1 to 1000"),
         (dict(short=31), "32 pixels or more"),
+        (dict(short=(48, 40)), "short must be a side or a range"),
         (dict(seed=-1), "seed"),
         (dict(layouts=("voc",)), "voc"),
         (dict(classes=255, layouts=("masks",)), "254 at most"),

@@ -20,7 +20,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmpretrain.visualization import UniversalVisualizer
 
 from tools.analysis import report as training_report
-from tools.reproduce import claims, plan, report, results, steps, trial
+from tools.reproduce import answers, claims, plan, report, results, steps, trial
 from tools.reproduce.bootstrap import (
     FAILS,
     HOLDS,
@@ -35,7 +35,7 @@ from tools.reproduce.bootstrap import (
 from tools.reproduce.claims import CLAIMS, EQUAL, LARGER, NOT_SMALLER, PARTS
 from tools.reproduce.scales import FULL, SCALES
 from vgg_mm.data.scenes import Settings
-from vgg_mm.errors import UserError
+from vgg_mm.errors import DIVERGED, UserError
 from vgg_mm.models import VGG
 from vgg_mm.paper import ROWS, TABLE_3, TRAININGS, config_name, scaled
 from vgg_mm.testing import Evaluation, Guesses, Scores
@@ -81,7 +81,7 @@ def test_maps_and_crops_are_the_papers_position_for_position(scale):
 
 def test_scenes_are_as_large_as_the_largest_scale():
     for scale in SMALL:
-        assert scale.scenes.short >= scaled(512, scale.crop)
+        assert scale.scenes.shorts[0] >= scaled(512, scale.crop)
     assert SCALES["small"].scenes.images[2] >= 10_000 and SCALES["small"].seeds >= 3
 
 
@@ -188,11 +188,14 @@ def in_process(step):
         kind._instance_dict.clear()  # two runs of one name and second would share them
     sys.argv = [*step.command[1:]]
     stdout, sys.stdout = sys.stdout, open(step.log, "a")
+    status = 0
     try:
         runpy.run_path(step.command[1], run_name="__main__")
+    except SystemExit as end:
+        status = end.code
     finally:
         sys.stdout = stdout
-    return SimpleNamespace(poll=lambda: 0)
+    return SimpleNamespace(poll=lambda: status)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +206,7 @@ def finished(tmp_path_factory):
         patch.setattr(sys, "argv", sys.argv)
         patch.setattr(training_report, "draw_report", lambda *_: None)  # seconds each
         root = tmp_path_factory.mktemp("reproduced")
-        scale = replace(MICRO, scenes=Settings(images=(8, 8, 8), classes=8, short=66))
+        scale = replace(MICRO, scenes=Settings(images=(8, 8, 8), classes=8, short=(66, 72)))
         planned = [step for step in plan.make_plan(scale, root, 1) if step.name in WANTED]
         steps.run_plan(planned, 1e9, in_process)
         results.collect(scale, root, 1)
@@ -325,6 +328,37 @@ def test_trials_go_on_past_the_grids_edge(tmp_path, monkeypatch):
     assert trial.chosen_rate(FULL, tmp_path / "none", pytest.fail) == (FULL.lr, [])
 
 
+def test_a_trial_that_diverges_is_the_worst_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    scale = replace(MICRO, trial=(16, 1), scenes=Settings((16, 8, 0), classes=8, short=66))
+    planned = scenes, shallow, deep = trial.trial_plan(scale, tmp_path, 1e30)
+    steps.run_plan(planned, 1e9, in_process)
+    assert shallow.diverged and deep.diverged and not scenes.diverged
+    assert trial._error(shallow) == trial._error(deep) == 100 and not deep.log.exists()
+    assert "the training ends" not in scenes.log.read_text()
+
+
+def test_a_model_that_diverges_ends_the_run(tmp_path):
+    failing = step(tmp_path, "diverging", f"exit({DIVERGED})")
+    with pytest.raises(UserError, match=f"status {DIVERGED}"):
+        steps.run_plan([failing], 1e9)
+    tried = replace(failing, trial=True)
+    after = step(tmp_path, "after", "exit('started')", needs=(tried,))
+    steps.run_plan([tried, after], 1e9)
+    assert tried.diverged and after.diverged
+
+
+def test_the_trials_scenes_are_a_part_of_the_first_seeds(tmp_path):
+    scale = replace(MICRO, trial=(4, 1), scenes=Settings((8, 2, 2), classes=4, short=(66, 72)))
+    drawn = trial.trial_plan(scale, tmp_path, 1e-3)[0], plan.make_plan(scale, tmp_path, 1)[0]
+    steps.run_plan(drawn, 1e9)
+    part, whole = (
+        {f.relative_to(step.makes): f.read_bytes() for f in step.makes.rglob("*.JPEG")}
+        for step in drawn
+    )
+    assert len(part) == 6 and len(whole) == 12 and part.items() < whole.items()
+
+
 # --- statistics
 
 
@@ -408,7 +442,8 @@ def test_power_is_what_it_says():
         assert one.detectable == pytest.approx(true, rel=0.3)
     assert 0.7 < found / 200 < 0.9
     one = replace(one, difference=one.detectable / 2)
-    assert one.times(LARGER) == pytest.approx(4) and one.times((one.difference, 9)) is None
+    assert one.times(LARGER, one.difference) == pytest.approx(4)
+    assert one.times((1, 9), 1) is None
 
 
 def test_a_claim_of_several_parts():
@@ -465,10 +500,44 @@ def test_the_report_has_everything(reported):
         assert f"**Table {number}: " in text
     assert "not measured" not in text and UNTESTED not in text.partition("## Every")[2]
     assert text.count("| holds |") >= 2
+    assert UNDECIDED in text and "To decide what does not hold or is undecided" in text
     assert text.index("Claims and verdicts") < text.index("figures/forest.png") < 6000
     assert (reported / "report.html").stat().st_size < 2**20
     for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert mmcv.imread(str(reported / name)).std() > 15
+
+
+def test_what_it_would_take_and_the_objections(made):
+    scale, measured = SCALES["small"], results.Results(made / results.FILE, 300)
+    number, images = measured.trainings, measured.images
+    refuted, open_ = (
+        next(part for part in PARTS if part.text == text)
+        for text in ("A - D", "A without - A with it")
+    )
+    for part in PARTS:  # all hold but two
+        verdict = measured.verdicts[part]
+        measured.verdicts[part] = replace(verdict, verdict=HOLDS)
+    measured.verdicts[refuted] = replace(verdict, verdict=FAILS, difference=-2.0, detectable=2.6)
+    measured.verdicts[open_] = replace(verdict, verdict=UNDECIDED, difference=0.5, detectable=1.0)
+    planned = plan.make_plan(scale, Path("w"), 2)
+    text = "\n\n".join(answers.needed(scale, measured, planned))
+    (one,) = (line for line in text.splitlines() if "A - D" in line)
+    there = measured.mean(refuted.worse) * refuted.paper[1] / 100
+    times = (2.6 / there) ** 2
+    assert FAILS in one and "decided" in one
+    assert f"{max(3, np.ceil(times * number)):,.0f} x {np.ceil(times * images):,.0f}" in one
+    (two,) = (line for line in text.splitlines() if "A without" in line)
+    assert f"| {4 * number} x {4 * images:,} | - |" in two and text.count("\n| ") == 4
+    (command,) = (line for line in text.splitlines() if line.startswith("python"))
+    assert "seed0/configs/vgg16_d_256.py" in command and "vgg16_d_256_longer " in command
+    assert command.endswith('train_cfg.max_epochs=12 param_scheduler.milestones="[10]"')
+
+    said = answers.objections(scale, measured, made)
+    assert said.count("\n") == 6 and "66 to 99 pixels" in said and "30,000" in said
+    for name in ("vgg16_d_jitter", "vgg16_d_256_thrice", "vgg16_d_384_twice"):
+        assert f"{name} 16" in said
+    assert "vgg16_d_256 12 and vgg11_a_256_twice 12" in said
+    assert "not mended" in answers.objections(replace(MICRO, crop=32, pools=5), measured, made)
 
 
 def test_every_verdict_is_that_of_the_ranks_beside_it(reported):

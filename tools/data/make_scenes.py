@@ -36,7 +36,14 @@ def main() -> None:
     add("--test-images", type=int, metavar="N", default=0, help="%(default)s")
     add("--classes", type=count, metavar="K", default=64, help="at most 1,000; %(default)s")
     add("--seed", type=int, default=0, help="%(default)s")
-    add("--short", type=count, metavar="PIXELS", default=80, help="the short side; %(default)s")
+    add(
+        "--short",
+        type=count,
+        nargs="+",
+        metavar="PIXELS",
+        default=[80],
+        help="the short side, or the ends of a range that scenes draw theirs from; 80",
+    )
     add("--coco", action="store_true", help="write coco/instances_SPLIT.json too")
     add("--masks", action="store_true", help="write masks/SPLIT/CLASS/*.png too, 0 the background")
     add("--backgrounds", metavar="FOLDER", default="", help="photographs for the backgrounds")
@@ -51,7 +58,7 @@ def main() -> None:
         images=(args.images, args.val_images, args.test_images),
         classes=args.classes,
         seed=args.seed,
-        short=args.short,
+        short=args.short[0] if len(args.short) == 1 else tuple(args.short),
         layouts=tuple(layout for layout in ("coco", "masks") if getattr(args, layout)),
         backgrounds=args.backgrounds and os.path.abspath(args.backgrounds),
     )

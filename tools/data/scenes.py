@@ -62,7 +62,7 @@ class AllSettings(Settings):
             return None
         photos = _photos(self.backgrounds)
         own = dict(train=photos[0::4] + photos[1::4], val=photos[2::4], test=photos[3::4])[split]
-        return _shrunk(own[rng.integers(len(own))], 4 * self.short)
+        return _shrunk(own[rng.integers(len(own))], 4 * self.shorts[-1])
 
     def write(self, root: Path, stem: str, scene: Scene) -> dict:
         """Writes a scene's files; returns what COCO's file is to say of it."""

@@ -95,9 +95,17 @@ class Verdict:
     detectable: float
     trainings: tuple[float, ...]
 
-    def times(self, claimed: tuple[float, float]) -> float | None:
-        """How many times the trainings and images would decide it with 80% power, if it is so."""
-        distance = min(abs(self.difference - end) for end in claimed)
+    def times(self, claimed: tuple[float, float], difference: float) -> float | None:
+        """How many times the trainings and images would decide it with 80% power.
+
+        Args:
+            claimed: The ends of the claimed range.
+            difference: What it is in truth.
+
+        Returns:
+            None where it is at an end of the range, which nothing can tell.
+        """
+        distance = min(abs(difference - end) for end in claimed)
         return (self.detectable / distance) ** 2 if distance > 1e-9 else None
 
 

@@ -101,6 +101,15 @@ def models(scale: Scale) -> list[Model]:
     ]
 
 
+def passes(scale: Scale) -> dict[str, int]:
+    """How many each model has had, with those of the nets that it starts from."""
+    found = {"": 0}
+    for model in models(scale):
+        own = scale.fine_passes if model.fine else scale.passes
+        found[model.name] = found[model.start] + own
+    return found
+
+
 class BoxTest(NamedTuple):
     """A test 2: the nets whose boxes are merged, each as its name and Q."""
 
@@ -128,6 +137,7 @@ class Step:
         work: Multiply-adds, backward passes included.
         config: The text of the config that it is of.
         makes: What must be there besides the marker, for the step to be done.
+        trial: Whether it may diverge, which then is its result.
     """
 
     name: str
@@ -137,6 +147,7 @@ class Step:
     work: float = field(default=0, compare=False)
     config: str = field(default="", compare=False, repr=False)
     makes: Path | None = field(default=None, compare=False)
+    trial: bool = field(default=False, compare=False)
 
     @property
     def marker(self) -> Path:
@@ -161,6 +172,11 @@ class Step:
     def result(self) -> dict | None:
         """What it left when it was done: its ``seconds``, and if it ran in one go (``whole``)."""
         return json.loads(self.marker.read_text()) if self.done else None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it is a trial that came to numbers that are none, or whose start did."""
+        return bool((self.result() or {}).get("diverged"))
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -222,11 +238,14 @@ def trial_folder(root: Path, lr: float) -> Path:
 
 
 def trial_plan(scale: Scale, root: Path, lr: float) -> list[Step]:
-    """Trains the shallowest net, and the deepest from its layers, on scenes of the trials' own."""
+    """Trains the shallowest net, and the deepest from its layers, on the first seed's first scenes.
+
+    A scene is a function of its number: so many of them are a part of the first seed's.
+    """
     if not scale.scenes:
         return []
     images, passes = scale.trial
-    drawn = _drawing(scale, root / "trial", 1_000_000, (images, scale.scenes.images[1], 0))
+    drawn = _drawing(scale, root / "trial", 0, (images, scale.scenes.images[1], 0))
     further = {
         "train_cfg.max_epochs": passes,
         "param_scheduler.milestones": [passes - 1],
@@ -240,10 +259,11 @@ def trial_plan(scale: Scale, root: Path, lr: float) -> list[Step]:
 def _drawing(scale: Scale, folder: Path, seed: int, images: tuple[int, int, int]) -> Step:
     assert scale.scenes
     numbers = dict(zip(("images", "val-images", "test-images"), images, strict=True))
-    numbers |= {"classes": scale.scenes.classes, "short": scale.scenes.short}
-    numbers |= {"seed": seed, "jobs": 1}
+    numbers |= {"classes": scale.scenes.classes, "seed": seed, "jobs": 1}
     options = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
-    command = [*_tool("data/make_scenes", 1, str(folder / "data")), *options]
+    ends = sorted({scale.scenes.shorts[0], scale.scenes.shorts[-1]})
+    command = [*_tool("data/make_scenes", 1, str(folder / "data")), *options, "--short"]
+    command += map(str, ends)
     work, data = sum(images) / DRAWN * scale.speed, folder / "data"
     return Step("scenes", folder, tuple(command), work=work, makes=data)
 
@@ -297,6 +317,7 @@ def _trainings(
             needs=(*drawn, before) if before else tuple(drawn),
             work=_work(scale, model, given),
             config="".join(f"{key} = {value!r}\n" for key, value in given.items()),
+            trial=bool(further),
         )
     return steps
 

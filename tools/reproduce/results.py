@@ -158,6 +158,11 @@ class Results:
         """The mean error of entries in %."""
         return float(self._wrong(entries).mean())
 
+    def sampling(self, part: Part) -> float:
+        """The standard error of a part's difference in one training that is due to its images."""
+        wrong = self._wrong(part.worse) - self._wrong(part.better)
+        return float(wrong.std(1).mean() / self.images**0.5)
+
     def lacking(self, row: Row | FusionRow) -> list[Training]:
         """The row's models if it was not measured."""
         return [] if self._has(entry(row)) else [(arch, S) for arch, S, _ in row.models]

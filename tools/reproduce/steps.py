@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from tools.reproduce.plan import Step
-from vgg_mm.errors import UserError
+from vgg_mm.errors import DIVERGED, UserError
 from vgg_mm.writing import write_text
 
 Start = Callable[[Step], subprocess.Popen]
@@ -90,7 +90,8 @@ def run_plan(steps: Sequence[Step], speed: float, start: Start = start, jobs: in
     """Runs the steps that are not done, each as soon as what it needs is there.
 
     A training that was interrupted goes on from its last checkpoint, a test with the images that
-    it has not scored. A step is done when its marker is there, which is written last.
+    it has not scored. A step is done when its marker is there, which is written last. A trial that
+    diverges is done, and so are those that would start from it.
 
     Args:
         steps: The plan.
@@ -108,6 +109,10 @@ def run_plan(steps: Sequence[Step], speed: float, start: Start = start, jobs: in
     try:
         while waiting or running:
             ready = [step for step in waiting if all(need.done for need in step.needs)]
+            for step in [step for step in ready if any(need.diverged for need in step.needs)]:
+                _finish(step, 0, whole=False, diverged=True)
+                waiting.remove(step)
+                ready.remove(step)
             for step in ready[: jobs - len(running)]:
                 print(
                     f"[{steps.index(step) + 1}/{len(steps)}] {step.folder.name} {step.name}; "
@@ -126,14 +131,21 @@ def run_plan(steps: Sequence[Step], speed: float, start: Start = start, jobs: in
             for step, (process, since, whole) in [*running.items()]:
                 if (status := process.poll()) is not None:
                     del running[step]
-                    _check(step, status)
-                    done = {"seconds": round(time.monotonic() - since, 1), "whole": whole}
-                    write_text(step.marker, json.dumps(done))
+                    diverged = step.trial and status == DIVERGED
+                    if not diverged:
+                        _check(step, status)
+                    _finish(step, time.monotonic() - since, whole and not diverged, diverged)
             time.sleep(0.1 if running else 0)
     finally:
         for process, *_ in running.values():
             process.terminate()
             process.wait()
+
+
+def _finish(step: Step, seconds: float, whole: bool, diverged: bool) -> None:
+    step.marker.parent.mkdir(parents=True, exist_ok=True)
+    done = {"seconds": round(seconds, 1), "whole": whole, "diverged": diverged}
+    write_text(step.marker, json.dumps(done))
 
 
 def _check(step: Step, status: int) -> None:

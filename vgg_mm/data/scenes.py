@@ -18,7 +18,9 @@ import numpy as np
 
 from vgg_mm import demo
 from vgg_mm.data.folders import Folders
+from vgg_mm.data.transforms import scale_range
 from vgg_mm.errors import UserError
+from vgg_mm.paper import Side
 from vgg_mm.processes import in_processes
 from vgg_mm.registry import DATASETS
 
@@ -34,13 +36,14 @@ class Settings:
         images: How many of ``train``, ``val`` and ``test``.
         classes: How many, of the 1,000 of :func:`vgg_mm.demo.things` the first.
         seed: A scene is a function of it, the split and the scene's number.
-        short: The short side in pixels.
+        short: The short side in pixels, or the ends of a range: a scene draws its own in steps of 3
+            pixels, so that from a multiple of 3 all are 4:3 to the pixel.
     """
 
     images: tuple[int, int, int] = (16_000, 3_200, 0)
     classes: int = 64
     seed: int = 0
-    short: int = 80
+    short: Side = 80
 
     def __post_init__(self) -> None:
         """Checks them."""
@@ -49,7 +52,7 @@ class Settings:
             raise UserError(f"scenes: images={self.images} must be 0 or more, and some above 0.")
         if not 1 <= self.classes <= most:
             raise UserError(f"scenes: classes={self.classes} must be 1 to {most}.")
-        if self.short < demo.MIN_SHORT:
+        if self.shorts[0] < demo.MIN_SHORT:
             raise UserError(f"scenes: short={self.short} must be {demo.MIN_SHORT} pixels or more.")
         if self.seed < 0:
             raise UserError(f"scenes: seed={self.seed} must be 0 or more.")
@@ -58,6 +61,12 @@ class Settings:
     def names(self) -> list[str]:
         """The classes, in the order of their labels, which is that of their names."""
         return sorted(demo.things()[: self.classes])
+
+    @cached_property
+    def shorts(self) -> range:
+        """The short sides that scenes have."""
+        low, high = scale_range(self.short, "scenes: short")
+        return range(low, high + 1, 3)
 
     def photo(self, rng: np.random.Generator, split: str) -> np.ndarray | None:
         """A photograph for the background of a split's scene, BGR uint8, if there are any."""
@@ -178,7 +187,9 @@ def _draw_all(root: Path, settings: Settings, jobs: int) -> None:
 def _draw_one(root: Path, settings: Settings, split: str, index: int) -> Any:
     rng = np.random.default_rng([settings.seed, demo.SPLITS.index(split), index])
     name = demo.things()[index % settings.classes]
-    scene = demo.draw(rng, name, split, settings.short, settings.photo(rng, split))
+    shorts = settings.shorts
+    short = shorts[rng.integers(len(shorts))] if len(shorts) > 1 else shorts[0]
+    scene = demo.draw(rng, name, split, short, settings.photo(rng, split))
     return settings.write(root, f"{split}/{name}/{split}_{index:06}", scene)
 
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.runner import Runner
 
-from vgg_mm.errors import UserError
+from vgg_mm.errors import Diverged, UserError
 from vgg_mm.training.distributed import together, unwrapped
 
 SKIPS = 20  # a scale falls from its start to a sixteenth in these
@@ -80,7 +80,7 @@ def end_if(fault: str, runner: Runner, steps: int) -> None:
     """Ends the run in all processes if there is a ``fault`` in one.
 
     Raises:
-        UserError: The same in all, with what is wrong in the first where something is.
+        Diverged: The same in all, with what is wrong in the first where something is.
     """
     if not together(bool(fault))[0]:
         return
@@ -92,7 +92,7 @@ def end_if(fault: str, runner: Runner, steps: int) -> None:
     else:
         begin = "Nothing was saved yet: begin anew"
     rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
-    raise UserError(
+    raise Diverged(
         f"{found[0][1]}{where} at step {steps}, in epoch "
         f"{math.ceil(steps / len(runner.train_dataloader))}, with the rate {rate:g}: the "
         f"training ends. {begin} with --cfg-options optim_wrapper.clip_grad.max_norm=10, or "
