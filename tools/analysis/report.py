@@ -94,7 +94,7 @@ def _say(axes: Axes, says: str, right: bool, truth: str, families: list[str]) ->
     """Frames an image, writes above it what the net says, and below it the truth."""
     color = RIGHT if right else WRONG
     mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
-    style = dict(fontsize=10, parse_math=False, family=families)
+    style = dict(fontsize=9, parse_math=False, family=families)
     axes.set_title(f"{mark} {says}", color=color, **style)
     axes.set_xlabel(truth, **style)
     axes.set(xticks=[], yticks=[])
