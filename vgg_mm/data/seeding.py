@@ -81,6 +81,10 @@ class SeededDataset(Dataset):
         dataset: The config of the data set, any of mmpretrain's; wrappers such as
             ``ConcatDataset``, ``RepeatDataset``, ``ClassBalancedDataset`` and ``KFoldDataset``, and
             wrappers of wrappers, are looked through.
+
+    Raises:
+        UserError: If a data set has no ``get_data_info`` and no pipeline, or a wrapper cannot hold
+            what it is given.
     """
 
     def __init__(self, dataset: dict | Dataset) -> None:
