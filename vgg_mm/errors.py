@@ -116,7 +116,8 @@ def run(main: Callable[[], None]) -> None:
         message = _message(error)
         if message is None or os.environ.get("VGG_MM_DEBUG", "0") not in ("", "0"):
             raise
+        end = SystemExit(f"error: {message}")
         if isinstance(error, Diverged):
-            print(f"error: {message}", file=sys.stderr)
-            sys.exit(DIVERGED)
-        sys.exit(f"error: {message}")
+            print(end, file=sys.stderr)
+            end.code = DIVERGED
+        raise end from error

@@ -181,6 +181,7 @@ def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypa
     """In validation, in training, and in the test at its end."""
     cwd, _ = trained
     arguments = [DEMO, "--dry-run", "--work-dir", "dry", "--cfg-options", *SHORT, option]
+    arguments.append(f"experiment_name={uuid.uuid4()}")
     assert says in mistake(cwd, "train", arguments, monkeypatch)
     assert not list(cwd.rglob(".dry_run_*"))
 
