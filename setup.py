@@ -76,6 +76,8 @@ setup(
         ],
         # The page of tools/app/app.py; the package's own net is in safetensors.
         "app": ["gradio>=6", "safetensors"],
+        # What benchmark.py input compares with.
+        "peers": ["nvidia-dali-cuda130", "spdl", "simplejpeg"],
         # Detection and segmentation; a full mmcv comes first (docs/downstream.md).
         "downstream": ["mmdet>=3.3", "mmsegmentation>=1.2.2", "ftfy", "regex", "setuptools<81"],
     },

@@ -44,6 +44,13 @@ class Started:
         pid = self.process.pid  # torchrun's processes have groups of their own
         return [s[0] for s in stats if s and pid in s[2:] and s[1] != "Z"]
 
+    def left(self, seconds=5):
+        """What of the group lives on, after a moment in which the killed ones end."""
+        end = time.monotonic() + seconds
+        while (living := self.group()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return living
+
     def kill(self):
         for pid in self.group():
             os.kill(pid, signal.SIGKILL)
@@ -94,7 +101,7 @@ def test_a_tool_that_is_told_to_end_ends_its_children(start, to_all):
     tool.says("a", "a")  # each begins with eight of them
     (os.killpg if to_all else os.kill)(tool.process.pid, signal.SIGTERM)
     assert tool.process.wait(20) == 143
-    assert not tool.group()
+    assert not tool.left()
     assert "Traceback" not in tool.log.read_text()
 
 
@@ -120,7 +127,7 @@ def test_a_second_signal_ends_at_once_what_the_first_did_not(start):
     assert tool.process.poll() is None
     os.kill(tool.process.pid, signal.SIGUSR1)
     assert tool.process.wait(10) == 128 + signal.SIGUSR1
-    assert not tool.group() and "slept" not in tool.log.read_text()
+    assert not tool.left() and "slept" not in tool.log.read_text()
 
 
 def test_a_training_with_workers_saves_and_leaves_nothing_running(start, tmp_path):
@@ -133,7 +140,7 @@ def test_a_training_with_workers_saves_and_leaves_nothing_running(start, tmp_pat
     began = time.monotonic()
     assert tool.process.wait(60) == 143
     assert time.monotonic() - began < 10
-    assert not tool.group()
+    assert not tool.left()
     log = tool.log.read_text()
     assert "--resume: nothing is saved in run yet, so the training begins." in log
     assert "SIGTERM: saved after step" in log
@@ -152,7 +159,7 @@ def test_reproduce_ends_with_its_step_which_saves(start, tmp_path):
         time.sleep(0.2)
     os.kill(tool.process.pid, signal.SIGTERM)
     assert tool.process.wait(30) == 143
-    assert not tool.group()
+    assert not tool.left()
     assert (tmp_path / "micro/trial_0.005/work_dirs/vgg11_a_256/last_checkpoint").exists()
     assert "SIGTERM: saved after step" in step.read_text()
 

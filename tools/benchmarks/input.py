@@ -1,7 +1,7 @@
 """How fast crops of JPEGs become float batches, beside other libraries (Sec. 3.1).
 
 These are mmpretrain, torchvision and, where they are installed, DALI and SPDL, which is run with
-its own decoder and with simplejpeg's (pip install nvidia-dali-cuda130 spdl simplejpeg).
+its own decoder and with simplejpeg's (pip install -e '.[peers]').
 """
 
 from __future__ import annotations
