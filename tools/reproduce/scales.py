@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vgg_mm.data.scenes import Settings
 from vgg_mm.paper import ROWS
@@ -136,43 +136,39 @@ SCALES = {
     for scale in (
         FULL,
         _SMALL,
-        # Twice the small one's lengths, at four times its cost and more: with a GPU.
-        Scale(
-            "quarter",
+        # Twice its lengths, at four times its cost and more: with a GPU.
+        replace(
+            _SMALL,
+            name="quarter",
             crop=56,
             pools=3,
             width=16,
             channels=512,
             batch=64,
-            lr=5e-3,
             passes=8,
             fine_passes=3,
             full_passes=6,
-            seeds=3,
             scenes=Settings(images=(100_000, 5_000, 10_000), short=(132, 198)),
             trial=(16_000, 8),
-            rates=(2.5e-3, 5e-3, 1e-2),
+            multi_crop=("D", "E"),
             speed=1e12,
             options=NARROW,
         ),
         # All steps, to see that they work.
-        Scale(
-            "micro",
-            crop=28,
-            pools=2,
+        replace(
+            _SMALL,
+            name="micro",
             width=2,
             channels=8,
             batch=8,
-            lr=5e-3,
             passes=2,
             fine_passes=1,
             full_passes=1,
+            seeds=1,
             scenes=Settings(images=(32, 16, 16), classes=8, short=(66, 99)),
             trial=(16, 2),
             rates=(5e-3,),
-            multi_crop=("D",),
             speed=2e8,
-            options=NARROW | IN_MEMORY,
         ),
     )
 }

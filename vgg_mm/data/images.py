@@ -334,8 +334,7 @@ class LoadImage(BaseTransform):
     """Reads ``img_path`` into ``img``, BGR uint8 (H, W, 3); see :func:`decode` for what is read.
 
     Where ``img_path`` is a name alone, of a part of an image or of one in a shard, ``file`` is what
-    to read. An image that is already
-    there stays, as mmpretrain's inferencer loads by itself.
+    to read. An image that is already there stays, as mmpretrain's inferencer loads by itself.
 
     Args:
         backend_args: The storage backend's arguments, see ``mmengine.fileio``.
