@@ -149,9 +149,20 @@ def test_a_training_with_workers_saves_and_leaves_nothing_running(start, tmp_pat
     assert f"saved after step {Path(newest).stem.removeprefix('iter_')} in" in log
 
 
+LONGER = """
+from dataclasses import replace
+from tools.reproduce.reproduce import main
+from tools.reproduce.scales import SCALES
+from vgg_mm.errors import run
+
+SCALES["micro"] = replace(SCALES["micro"], trial=(16, 1000))
+run(main)
+"""
+
+
 def test_reproduce_ends_with_its_step_which_saves(start, tmp_path):
-    script = ROOT / "tools/reproduce/reproduce.py"
-    tool = start(sys.executable, script, "--scale", "micro", "--work-dir", "micro", "--jobs", 1)
+    options = ["--scale", "micro", "--work-dir", "micro", "--jobs", 1]
+    tool = start(sys.executable, "-c", LONGER, *options)
     tool.says("vgg11_a_256;")
     step, end = tmp_path / "micro/trial_0.005/steps/vgg11_a_256.log", time.monotonic() + 100
     while not (step.exists() and "Epoch(train)" in step.read_text()):
