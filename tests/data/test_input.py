@@ -1,6 +1,7 @@
 """The fast input: windows cut out of JPEGs, crops loaded by them, the batch on the device."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -28,7 +29,8 @@ from vgg_mm.data import (
     scaled_crop,
 )
 from vgg_mm.data.images import REDUCED, _decode
-from vgg_mm.data.jpeg import Jpeg, Window
+from vgg_mm.data.jpeg import Jpeg, Window, decode_window
+from vgg_mm.data.jpeg.partial import library
 from vgg_mm.data.scaled_crop import resize, support
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
@@ -93,7 +95,16 @@ def check_windows(data, rng, n=6):
         if parsed.header.interval or image is not None:
             assert np.array_equal(cut.place.of(image), expected), (window, reduced)
         assert np.array_equal(decode_cut(cut, "x"), expected)
+        check_decoded(parsed, window, reduced, expected)
     return parsed
+
+
+def check_decoded(parsed, window, reduced, expected):
+    """Compares what libturbojpeg decodes, where it is there or should be."""
+    assert library() or not os.environ.get("VGG_MM_TURBOJPEG")
+    pixels = decode_window(parsed, window, reduced)
+    assert (pixels is None) == (library() is None or parsed.tiled)
+    assert pixels is None or np.array_equal(pixels, expected)
 
 
 # Windows.
@@ -124,12 +135,20 @@ def test_every_interval(sampling):
 def test_narrow_windows_at_the_edges(sampling):
     for width in range(33, 49):
         parsed = Jpeg.parse(data := jpeg(40, width, sampling, interval=1))
+        untiled = Jpeg.parse(jpeg(40, width, sampling))
         whole = {reduced: decode(data, "x", reduced) for reduced in REDUCED}
         for left in range(width):
             for window in (Window(17, left, 19, left + 1), Window(33, left, 40, width)):
                 for reduced, image in whole.items():
                     pixels = decode_cut(parsed.cut(window, reduced), "x")
                     assert np.array_equal(pixels, window.over(reduced).of(image))
+                    check_decoded(untiled, window, reduced, window.over(reduced).of(image))
+
+
+@pytest.mark.parametrize("named", ["", "nowhere/libturbojpeg.so.0", cv2.__file__])
+def test_no_libturbojpeg_or_none_that_decodes_windows(named, monkeypatch):
+    monkeypatch.setenv("VGG_MM_TURBOJPEG", named)
+    assert library.__wrapped__() is None
 
 
 def turned(data, orientation):
@@ -248,9 +267,9 @@ def test_large_photographs_are_decoded_at_a_reduced_size(
     interval, S, reduced, tmp_path, monkeypatch
 ):
     """The smallest that is twice as large as S, and the exact crop but for it."""
-    cuts = []
+    told = []
     monkeypatch.setattr(
-        scaled_crop, "decode_cut", lambda cut, name: cuts.append(cut) or decode_cut(cut, name)
+        scaled_crop, "decode_window", lambda *args: told.append(args[-1]) or decode_window(*args)
     )
     generate(tmp_path, 1, 1411, interval)
     path = tmp_path / "0.jpg"
@@ -269,7 +288,7 @@ def test_large_photographs_are_decoded_at_a_reduced_size(
         box = (x, y, min(x + 64 / scale, 1411), min(y + 64 / scale, 1058))
         exact = np.array(pillow.resize((64, 64), Image.BILINEAR, box=box), int)
         errors.append(np.abs(exact[:, ::-1] - image if flip else exact - image))
-    assert {cut.reduced for cut in cuts} == {reduced}
+    assert {*told} == {reduced}
     assert np.median(errors) <= 1 and np.percentile(errors, 99) <= (5 if reduced > 1 else 1)
     in_memory = crop_of(path, LoadScaledCrop(S, 64, in_memory=True), 0)["img"]
     assert np.array_equal(in_memory, crop_of_whole(whole, (S, S), 64, 0))

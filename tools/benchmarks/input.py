@@ -34,6 +34,7 @@ from tools.printing import as_text
 from vgg_mm import get_config, paper
 from vgg_mm.data import EpochSampler, SeededDataset, collate_crops, decode
 from vgg_mm.data.files import find_images
+from vgg_mm.data.jpeg.partial import library
 from vgg_mm.errors import UserError
 
 S, SIZE, BATCH, WORKERS = (256, 512), 224, 50, 2
@@ -202,6 +203,7 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         UserError: If there is no JPEG that can be tiled, or ``jpegtran`` is missing.
     """
     check_jpegtran()
+    print(f"windows of untouched JPEGs by libturbojpeg 3: {library() or 'not there'}")
     with tempfile.TemporaryDirectory() as folder:
         if data:
             found = find_images(data)

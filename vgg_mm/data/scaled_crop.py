@@ -19,7 +19,7 @@ from vgg_mm.data.images import (
     decode_cut,
     placed,
 )
-from vgg_mm.data.jpeg import Jpeg, Window
+from vgg_mm.data.jpeg import Jpeg, Window, decode_window
 from vgg_mm.data.transforms import generator, pixels, put, scale_range
 from vgg_mm.errors import UserError
 from vgg_mm.registry import TRANSFORMS
@@ -115,9 +115,11 @@ class LoadScaledCrop(BaseTransform):
         )
         yield held
         if isinstance(source, Jpeg):
-            cut = source.cut(window, reduced)
-            yield held
-            image = decode_cut(cut, path)
+            image = decode_window(source, window, reduced)
+            if image is None:
+                cut = source.cut(window, reduced)
+                yield held
+                image = decode_cut(cut, path)
         else:
             image = window.of(source)
         yield held + image.nbytes

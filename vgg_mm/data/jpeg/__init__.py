@@ -16,7 +16,8 @@ that cover a window, behind a header with a smaller height and width, are themse
     +----+----+----+----+
 
 The pixels are those of the whole file's decoding, bit for bit, also where it reduces the size. Of a
-stream without markers, the smaller height alone keeps a decoder from what is below the window.
+stream without markers, the smaller height alone keeps a decoder from what is below the window; and
+where libturbojpeg 3 is there, :func:`decode_window` does not transform what is beside it, either.
 
 Cut is an upright image of three components in one scan of Huffman codes, baseline or extended, if
 every restart marker that its size asks for is there, in order, and the end marker comes next. All
@@ -26,5 +27,6 @@ refuse: :meth:`Jpeg.parse` returns None. The package imports nothing else of vgg
 
 from .cut import Cut, Jpeg, Window
 from .header import EOI, SOI, Header
+from .partial import decode_window
 
-__all__ = ["EOI", "SOI", "Cut", "Header", "Jpeg", "Window"]
+__all__ = ["EOI", "SOI", "Cut", "Header", "Jpeg", "Window", "decode_window"]
