@@ -330,7 +330,7 @@ def test_trials_go_on_past_the_grids_edge(tmp_path, monkeypatch):
 
 def test_a_trial_that_diverges_is_the_worst_there_is(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
-    scale = replace(MICRO, trial=(16, 1), scenes=Settings((16, 8, 0), classes=8, short=66))
+    scale = replace(MICRO, passes=1, trial=16, scenes=Settings((16, 8, 0), classes=8, short=66))
     planned = scenes, shallow, deep = trial.trial_plan(scale, tmp_path, 1e30)
     steps.run_plan(planned, 1e9, in_process)
     assert shallow.diverged and deep.diverged and not scenes.diverged
@@ -349,7 +349,7 @@ def test_a_model_that_diverges_ends_the_run(tmp_path):
 
 
 def test_the_trials_scenes_are_a_part_of_the_first_seeds(tmp_path):
-    scale = replace(MICRO, trial=(4, 1), scenes=Settings((8, 2, 2), classes=4, short=(66, 72)))
+    scale = replace(MICRO, passes=1, trial=4, scenes=Settings((8, 2, 2), classes=4, short=(66, 72)))
     drawn = trial.trial_plan(scale, tmp_path, 1e-3)[0], plan.make_plan(scale, tmp_path, 1)[0]
     steps.run_plan(drawn, 1e9)
     part, whole = (

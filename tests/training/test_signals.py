@@ -155,7 +155,7 @@ from tools.reproduce.reproduce import main
 from tools.reproduce.scales import SCALES
 from vgg_mm.errors import run
 
-SCALES["micro"] = replace(SCALES["micro"], trial=(16, 1000))
+SCALES["micro"] = replace(SCALES["micro"], passes=1000)
 run(main)
 """
 

@@ -244,11 +244,8 @@ def trial_plan(scale: Scale, root: Path, lr: float) -> list[Step]:
     """
     if not scale.scenes:
         return []
-    images, passes = scale.trial
-    drawn = _drawing(scale, root / "trial", 0, (images, scale.scenes.images[1], 0))
+    drawn = _drawing(scale, root / "trial", 0, (scale.trial, scale.scenes.images[1], 0))
     further = {
-        "train_cfg.max_epochs": passes,
-        "param_scheduler.milestones": [passes - 1],
         "test_dataloader.dataset.split": "val",
         "tta_pipeline.1.scales": [scaled(256, scale.crop)],
     }
@@ -365,7 +362,7 @@ def options(scale: Scale, model: Model, lr: float, processes: int = 1) -> dict[s
         wanted |= {"tta_model.crop_size": c, "tta_model.views": model.views}
     wanted |= scale.options
     if model.boxes and scale.scenes:  # as in configs/demo_boxes.py
-        wanted |= {"model.head.dropout": 0, "start_from_lr": 0.1}
+        wanted |= {"start_from_lr": 0.1}
         wanted["optim_wrapper.clip_grad"] = dict(max_norm=1)
     return wanted
 
@@ -400,7 +397,7 @@ def _work(scale: Scale, model: Model, cfg: dict) -> float:
     """Multiply-adds of a training, whose backward passes are two forward ones, and its test."""
     images, _, tested = _images(scale)
     if cfg["test_dataloader"]["dataset"]["split"] == "val" and scale.scenes:  # a trial
-        images, tested = scale.trial[0], scale.scenes.images[1]
+        images, tested = scale.trial, scale.scenes.images[1]
     crop = multiply_adds(scale, model.arch, scale.crop, scale.crop)
     backward = 0.5 if "model.backbone.frozen_stages" in model.options else 2
     trained = (1 + backward) * images * cfg["train_cfg"]["max_epochs"] * crop

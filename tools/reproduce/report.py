@@ -229,8 +229,8 @@ def _settings(scale: Scale, root: Path, steps: Sequence[Step], folder: Path) -> 
             "Trials of the learning rate: top-1 error (%)",
             [["rate", *nets], *rows],
             "The shallowest net, and the deepest from its layers, on the first "
-            f"{scale.trial[0]:,} of the first seed's scenes, {scale.trial[1]} passes; 100 where "
-            "the loss was no number any more. Taken for all nets was the rate of the least sum.",
+            f"{scale.trial:,} of the first seed's scenes; 100 where the loss was no number any "
+            "more. Taken for all nets was the rate of the least sum.",
         )
     spent = sum(done["seconds"] for step in steps if (done := step.result()))
     images = (
@@ -242,6 +242,8 @@ def _settings(scale: Scale, root: Path, steps: Sequence[Step], folder: Path) -> 
         ["setting", "value"],
         ["images", images],
         ["batch", str(scale.batch)],
+        ["width of stage 1, of fc6 and fc7", f"{scale.width}, {scale.channels}"],
+        ["dropout", str(scale.options.get("model.head.dropout", "0.5"))],
         ["passes", f"{scale.passes}; of what goes on from its like {scale.fine_passes}"],
         ["processor of the report", f"{platform.machine()}, {os.cpu_count()} cores"],
         ["software", f"Python {platform.python_version()}, torch {torch.__version__}, "

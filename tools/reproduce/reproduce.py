@@ -5,7 +5,7 @@ python tools/reproduce/reproduce.py --scale small
 python tools/reproduce/reproduce.py --scale imagenet --gpus 4
 
 `small` is the paper's geometry at an eighth of its lengths, narrow nets on scenes of the cut-outs
-that ship with the package, trained three times; its plan says 5.5 hours on 2 CPU cores. `quarter`
+that ship with the package, trained three times; its plan says 3.7 hours on 2 CPU cores. `quarter`
 is at twice these lengths, for a GPU; `micro` is all of its steps on a few images; `imagenet` is the
 paper.
 Killed at any point, it goes on when the same is typed again, also where its folder was copied to.
