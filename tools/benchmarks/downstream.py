@@ -242,11 +242,15 @@ def config(name: str, stock: bool, data: Path, steps: int, work_dir: Path) -> Co
 
 
 def narrow(node: Any, by: int, most: int) -> None:
-    """Divides all channels of a model's config, of which none may be more than ``most`` then."""
+    """Divides all channels of a model's config, of which none may be more than ``most`` then.
+
+    So narrow fc6 and fc7 have no dropout in so few steps, nor have the stock heads.
+    """
     if isinstance(node, dict):
         if node.get("type") in ("vgg_mm.VGGFC", "vgg_mm.VGGNeck"):
             node.setdefault("in_channels", 512)
             node.setdefault("channels", 4096)
+            node["dropout"] = 0
         if node.get("type") == "vgg_mm.VGG":
             node["width"] = 64 // by
         for key, value in node.items():
