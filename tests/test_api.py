@@ -21,7 +21,7 @@ from torch import nn
 
 import vgg_mm
 from tools.evaluation import evaluate, extract
-from vgg_mm.api import IMAGENET
+from vgg_mm.api.net import IMAGENET
 from vgg_mm.data.folders import WORDNET
 from vgg_mm.data.images import CorruptImageError
 from vgg_mm.errors import UserError
