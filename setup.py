@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SVM = ["scikit-learn", "joblib"]
 REMOTE = ["fsspec", "aiohttp"]
-WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "safetensors", "huggingface_hub"]
+WEIGHTS = ["h5py", "onnx", "onnxruntime", "onnxscript", "huggingface_hub"]
 TEST = ["pytest", "pytest-xdist>=3.8", "piq", "pycocotools", "torchvision", "timm"]
 TEST += ["setuptools>=71", *SVM, *WEIGHTS, *REMOTE]
 
@@ -51,6 +51,7 @@ setup(
         "rich",
         "markdown-it-py",
         "mat4py",
+        "safetensors",  # the package's own net, and what Net.save writes
     ],
     extras_require={
         # mmcv without compiled ops; leave it out where the full mmcv is installed.
@@ -74,8 +75,8 @@ setup(
             "ipykernel",
             "playwright",
         ],
-        # The page of tools/app/app.py; the package's own net is in safetensors.
-        "app": ["gradio>=6", "safetensors"],
+        # The page of tools/app/app.py.
+        "app": ["gradio>=6"],
         # What benchmark.py input compares with.
         "peers": ["nvidia-dali-cuda130", "spdl", "simplejpeg"],
         # Detection and segmentation; a full mmcv comes first (docs/downstream.md).

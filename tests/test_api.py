@@ -155,6 +155,7 @@ def test_what_tells_the_net(cfg, checkpoint, torchvisions):
     torch.save({"a.weight": torch.ones(2, 2)}, "other.pth")
     torch.save(vgg_mm.load("A", "a.pth").model.state_dict(), "bare.pth")
     for call, message in {
+        lambda: vgg_mm.load("vgg16"): "vgg16 is the paper's net D: say load.'D', ",
         lambda: vgg_mm.load("Q"): "no config Q: give a file, or the name of one of the package's",
         lambda: vgg_mm.load("vgg16_d_jitte"): "Did you mean 'vgg16_d_jitter'",
         lambda: vgg_mm.load("other.pth"): "other.pth will not do",
@@ -365,7 +366,7 @@ def test_saving_never_overwrites(checkpoint, monkeypatch):
     net.save("mine")
     with pytest.raises(UserError, match="mine is there already: name another folder"):
         net.save("mine")
-    monkeypatch.setattr(safetensors.torch, "save", lambda *_: 1 / 0)
+    monkeypatch.setattr("vgg_mm.weights.folder.save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         net.save("other")
     assert sorted(os.listdir()) == ["mine"]

@@ -96,12 +96,10 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         UserError: If there is no such config or checkpoint, or a top-level key looks misspelt.
     """
-    from mmengine.config import Config
-
-    from vgg_mm.cli.configs import config_file
+    from vgg_mm.cli.configs import config_file, get_config
 
     path = config_file(args.config)
-    cfg = Config.fromfile(path)
+    cfg = get_config(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if checkpoint := getattr(args, "checkpoint", None):

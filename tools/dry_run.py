@@ -33,13 +33,15 @@ class _EnoughError(Exception):
 
 
 class _Stopwatch(Hook):
-    """Takes the time at every step's end, and ends the training after ``steps``."""
+    """Takes the time at every step's end, and ends the training after ``steps`` or by a signal."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.times: list[float] = []
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        if stop := runner.train_loop.stop.number:
+            raise SystemExit(128 + stop)  # before a checkpoint is saved that would not stay
         self.times.append(time.perf_counter())
         if len(self.times) == self.steps:
             raise _EnoughError
@@ -151,7 +153,7 @@ def _train(cfg: Config, steps: int) -> tuple[Runner, list[float]]:
     """Takes so many steps of a run; returns it, and when each ended."""
     runner = Runner.from_cfg(cfg)
     watch = _Stopwatch(steps)
-    runner.register_hook(watch, priority="LOWEST")
+    runner.register_hook(watch, priority="HIGHEST")
     try:
         runner.train()
     except _EnoughError:

@@ -27,6 +27,16 @@ from vgg_mm.testing.scores import file_sha256
 from vgg_mm.weights.checkpoint import read_checkpoint
 
 
+class TestRunner(Runner):
+    """A Runner that leaves the config in the work dir as the training wrote it.
+
+    Its own has the test-time model in the place of the net, of which nothing else can be made.
+    """
+
+    def dump_config(self) -> None:
+        """Writes nothing."""
+
+
 def check_protocol(cfg: Config) -> Evaluation:
     """Looks whether :func:`evaluate` can test the config's net; a training does it at its start.
 
@@ -206,6 +216,6 @@ def _run(
     logger = dict(type="LoggerHook", interval=sys.maxsize)
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
     cfg.load_from, cfg.resume = checkpoint, False
-    runner = Runner.from_cfg(cfg)
+    runner = TestRunner.from_cfg(cfg)
     outlive(runner.test_dataloader)
     return runner.test()

@@ -47,8 +47,9 @@ def main() -> None:
     start.add_argument(
         "--start-from",
         metavar="FILE",
-        help="start with these weights (whatever convert_weights.py reads), at the config's"
-        " start_from_lr; FC layers that do not fit, such as fc8 of another class count, start new",
+        help="start with these weights (whatever convert_weights.py reads, or 'demo', the package's"
+        " own small net), at the config's start_from_lr; FC layers that do not fit, such as fc8 of"
+        " another class count, start new",
     )
     start.add_argument(
         "--init-from-a",
@@ -88,7 +89,7 @@ def main() -> None:
                 "--init-from-a; --resume alone does the first where it can, else the second."
             )
         check_file(args.resume)
-    elif not args.resume and (start := args.start_from or args.init_from_a):
+    elif not args.resume and (start := args.start_from or args.init_from_a) not in (None, "demo"):
         check_file(start, "file")
     cfg = load_config(args)
 

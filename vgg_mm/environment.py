@@ -37,6 +37,9 @@ MENDS = {
     ),
 }
 
+# What mmcv-lite, which has no ops, says at every start.
+warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
+
 
 def advice(error: Exception) -> str | None:
     """What mends the installation that makes ``error``; None if it is no such error."""

@@ -110,6 +110,21 @@ def test_checkpoints_load_safely(trained):
         assert checkpoint["message_hub"]["log_scalars"]["train/loss"]["log"].ndim == 1
 
 
+def test_the_config_that_a_run_leaves_is_the_runs(trained, typed, tmp_path):
+    """The test at its end writes none in its place, and it can be tested, resumed and read."""
+    cwd, _ = trained
+    left = cwd / "work_dirs/demo/demo.py"
+    assert Config.fromfile(left).model.type == "ImageClassifier"
+    best = left.with_name("best.pth")
+    arguments = [left, best, "--out", tmp_path / "scores.npz", "--cfg-options"]
+    printed = typed(cwd, "test", *arguments, "test_dataloader.num_workers=0")
+    assert "top-1 error" in printed and Config.fromfile(left).model.type == "ImageClassifier"
+    shutil.copytree(left.parent, tmp_path / "run")
+    more = ["--cfg-options", "train_cfg.max_epochs=2"]
+    printed = typed(cwd, "train", left, "--resume", "--work-dir", tmp_path / "run", *more)
+    assert "--resume: the training goes on from " in printed and "Epoch(train) [2]" in printed
+
+
 def test_resume_goes_on(trained, typed, tmp_path):
     cwd, _ = trained
     shutil.copytree(cwd / "work_dirs/demo", tmp_path / "run")
@@ -175,6 +190,7 @@ def test_a_dry_run_says_how_long_and_leaves_no_trace(trained, typed):
         ("default_hooks.checkpoint.save_best=accuracy/top7", "no 'accuracy/top7', only accuracy"),
         ("optim_wrapper.optimizer.lr=1e30", "the loss is "),
         ("tta_pipeline.1.scales=[20]", "fc6 looks at 7x7 positions"),
+        ("train_dataloader.batch_size=2000", "make no batch of 2000: lower train_dataloader.batch"),
     ],
 )
 def test_a_dry_run_trips_over_what_the_run_would(option, says, trained, monkeypatch):
@@ -290,6 +306,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jp
     "tool, arguments, says",
     [
         ("train", ["configs/vgg16.py"], "no config configs/vgg16.py"),
+        ("train", ["lost.py"], "lost.py: FileNotFoundError: "),
         ("train", [DEMO, "--amp"], "--amp needs CUDA"),
         ("train", [DEMO, "--resume", "no.pth"], "no checkpoint no.pth"),
         ("train", [DEMO, "--resume", "a.pth", "--start-from", "b.pth"], "or starts from"),
@@ -308,6 +325,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jp
 @pytest.mark.skipif(torch.cuda.is_available(), reason="--amp works here")
 def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkeypatch):
     cwd, _ = trained
+    (cwd / "lost.py").write_text('_base_ = "demo.py"')
     assert says in mistake(cwd, tool, arguments, monkeypatch)
 
 

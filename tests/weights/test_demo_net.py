@@ -1,6 +1,7 @@
 """The net that ships with the package, and the command that makes it."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +25,18 @@ def test_it_knows_the_demos_things(few_scenes, tmp_path, monkeypatch):
     sizes = [file.stat().st_size for file in demo.NET.iterdir()]
     assert len(sizes) == 3 and sum(sizes) < 3e6
     assert net.measured in (demo.NET / "README.md").read_text()
+    # As weights it is a file's like, by its name or its folder.
+    for name in ("demo", demo.NET):
+        again = vgg_mm.load(vgg_mm.get_config("demo"), weights=name)
+        assert again.named and torch.equal(again.model.head.fc8.weight, net.model.head.fc8.weight)
     # What is there under its name comes first.
     os.mkdir("demo")
-    with pytest.raises(UserError, match="demo/config.json: No such file"):
+    with pytest.raises(UserError, match=r"demo/config.json: No such file [^.]*weights has it\.$"):
+        vgg_mm.load("demo")
+    with pytest.raises(UserError, match="no file demo/model.safetensors"):
+        vgg_mm.load("A", weights="demo")
+    Path("demo/best.pth").touch()
+    with pytest.raises(UserError, match="For the net of a run name demo/best.pth"):
         vgg_mm.load("demo")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -24,7 +25,7 @@ from vgg_mm.testing.evaluation import finds_boxes, multi_scale
 from vgg_mm.testing.localisation import Localizer
 from vgg_mm.weights.checkpoint import check_fit
 from vgg_mm.weights.files import format_of, hub_folder, local, read_tensors
-from vgg_mm.weights.folder import WEIGHTS, plain_model, read_config, read_folder
+from vgg_mm.weights.folder import TIMMS, WEIGHTS, plain_model, read_config, read_folder
 from vgg_mm.weights.source import Source, fit, is_net, open_source, settings
 
 
@@ -82,6 +83,8 @@ def _load(
         if "arch" in said:
             return _of_arch(said["arch"], file, given, said["classes"])
         return _ours(said, file, given)
+    if (arch := TIMMS.get(name)) and not os.path.exists(name):
+        raise UserError(f"{name} is the paper's net {arch}: say load({arch!r}, ...).")
     if "://" not in name and (name.endswith(".py") or not os.path.isfile(name)):
         return _of_config(get_config(name), weights, given)
     if weights is not None:
@@ -163,7 +166,11 @@ def _filled(
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         net = MODELS.build(model)
     if weights is None:
-        net.init_weights()
+        logging.disable(logging.INFO)  # a line for each of its weights
+        try:
+            net.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
     else:
         meta, told = _give(net, weights)
         given, names = given or told, (meta.get("dataset_meta") or {}).get("classes") or ()

@@ -43,8 +43,12 @@ def get_config(name: str | os.PathLike) -> Config:
     """A config of the package by its name, such as ``'vgg16_d_jitter'``, or by its path.
 
     Raises:
-        UserError: If there is no such config.
+        UserError: If there is no such config, or it cannot be read.
     """
     from mmengine.config import Config
 
-    return Config.fromfile(config_file(name))
+    path = config_file(name)
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # whatever a config runs into, or one that it builds on
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error

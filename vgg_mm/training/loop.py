@@ -36,6 +36,7 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains to the end."""
+        self._check_batches()
         self._compile()
         if getattr(self.runner.model, "shard_fc", False):
             self.runner.model.shards = Shards(self.runner)
@@ -52,6 +53,16 @@ class TrainLoop(EpochBasedTrainLoop):
                 self._validate()
             self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _check_batches(self) -> None:
+        """Looks whether there is a step to take; an incomplete batch may be left out."""
+        loader, processes = self.dataloader, self.runner.world_size
+        if not len(loader):
+            raise UserError(
+                f"{len(loader.dataset)} training images make no batch of {loader.batch_size}"
+                f"{f' for each of {processes} processes' if processes > 1 else ''}: lower "
+                "train_dataloader.batch_size, or set train_dataloader.drop_last=False."
+            )
 
     def _compile(self) -> None:
         """Compiles the net's parts where mmengine would compile the whole step (``compile=True``).

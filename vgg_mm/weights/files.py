@@ -16,11 +16,13 @@ import torch
 from mmengine import fileio
 from mmengine.dist import barrier, get_rank
 from mmengine.runner import checkpoint as mmengines
+from safetensors.torch import load_file
 from torch import Tensor
 
+from vgg_mm.demo import NET
 from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.weights.checkpoint import read_checkpoint
-from vgg_mm.weights.folder import meta_beside
+from vgg_mm.weights.folder import WEIGHTS, meta_beside
 from vgg_mm.writing import replacing
 
 LISTS = {
@@ -62,7 +64,8 @@ ENDINGS = {
 def local(source: str | os.PathLike) -> Path:
     """The file on this machine of a path or an address.
 
-    Addresses are URLs, mmengine's names of models (``torchvision://vgg16``,
+    A folder, as :meth:`vgg_mm.Net.save` writes it, stands for its ``model.safetensors``, and
+    ``demo`` for the package's own net. Addresses are URLs, mmengine's names of models (``torchvision://vgg16``,
     ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``), the Hub's (``hf://org/name@revision``, see
     :func:`hub_folder`) and what its file backends know, such as ``s3://``. Downloads go to torch's
     cache, ``$TORCH_HOME/hub/checkpoints``, once; of several processes on a machine the first one
@@ -74,11 +77,15 @@ def local(source: str | os.PathLike) -> Path:
     asked = source = str(source)
     scheme, _, name = source.partition("://")
     if scheme == "hf":
-        source = os.path.join(hub_folder(source), "model.safetensors")
+        source = os.path.join(hub_folder(source), WEIGHTS)
     if scheme in LISTS:
         source = _listed(scheme, name)
     if "://" not in source:
         path = Path(source).expanduser()
+        if source == "demo" and not path.exists():
+            path = NET
+        if path.is_dir():
+            path /= WEIGHTS
         if not path.is_file():
             said = "" if asked == source else f", which {asked} stands for"
             raise UserError(f"no file {path}{said}.")
@@ -113,7 +120,7 @@ def hub_folder(address: str) -> str:
     """
     hub = library("huggingface_hub", "hf://")
     name, _, revision = address.removeprefix("hf://").partition("@")
-    wanted = ["config.json", "model.safetensors"]
+    wanted = ["config.json", WEIGHTS]
     try:
         folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=wanted)
     except Exception as error:  # the Hub's, httpx's and the system's
@@ -220,9 +227,8 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
         UserError: If it is damaged, or would run something or unfold to more than its size.
     """
     if format_of(path) == "safetensors":
-        safetensors = library("safetensors.torch", ".safetensors")
         with damage_named(path, "or no safetensors file"):
-            return {"": safetensors.load_file(path)}, meta_beside(path)
+            return {"": load_file(path)}, meta_beside(path)
     saved = read_checkpoint(path)
     meta = saved.get("meta", {})
     groups: dict[str, dict[str, Tensor]] = {}

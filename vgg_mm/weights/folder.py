@@ -11,9 +11,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from vgg_mm.errors import UserError, library
+from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
 from vgg_mm.models import VGG, VGGFC, BoxHead, VGGHead
 from vgg_mm.writing import new_folder
@@ -107,7 +108,9 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any]:
         )
         return dict(arch=arch, input=trained_on, classes=names)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; a folder of weights has it.") from None
+        best = Path(folder, "best.pth")
+        hint = f" For the net of a run name {best}." if best.exists() else ""
+        raise UserError(f"{path}: {error.strerror}; a folder of weights has it.{hint}") from None
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -137,11 +140,10 @@ def write_folder(folder: str | os.PathLike, net: nn.Module, said: Mapping[str, A
     Raises:
         UserError: If the folder is there already, or cannot be written.
     """
-    safetensors = library("safetensors.torch", "saving a net")
     state: dict[str, Tensor] = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
     with new_folder(folder) as place:
         # save_file would keep it from all other users.
-        (place / WEIGHTS).write_bytes(safetensors.save(state, {"format": "pt"}))
+        (place / WEIGHTS).write_bytes(save(state, {"format": "pt"}))
         (place / CONFIG).write_text(json.dumps(said, indent=1) + "\n")
         (place / "README.md").write_text(_card(Path(folder).name, net, said))
 
