@@ -72,7 +72,11 @@ SMALL: dict[str, dict[str, Any]] = {
             ratios=[[2], [2, 3], [2, 3], [2, 3]],
         ),
     },
-    "faster_rcnn_vgg16_c4": {**TWO_STAGES, "model.roi_head.shared_head.init_cfg": NEW},
+    "faster_rcnn_vgg16_c4": {
+        **TWO_STAGES,
+        "model.roi_head.shared_head.init_cfg": NEW,
+        "model.roi_head.shared_head.dropout": 0,  # as mmdetection's own FC layers
+    },
     "faster_rcnn_vgg16_fpn": TWO_STAGES,
     "fcn32s_vgg16": {"model.neck.init_cfg": NEW},
     "fcn16s_vgg16": {"model.neck.init_cfg": NEW},
@@ -242,15 +246,11 @@ def config(name: str, stock: bool, data: Path, steps: int, work_dir: Path) -> Co
 
 
 def narrow(node: Any, by: int, most: int) -> None:
-    """Divides all channels of a model's config, of which none may be more than ``most`` then.
-
-    So narrow fc6 and fc7 have no dropout in so few steps, nor have the stock heads.
-    """
+    """Divides all channels of a model's config, of which none may be more than ``most`` then."""
     if isinstance(node, dict):
         if node.get("type") in ("vgg_mm.VGGFC", "vgg_mm.VGGNeck"):
             node.setdefault("in_channels", 512)
             node.setdefault("channels", 4096)
-            node["dropout"] = 0
         if node.get("type") == "vgg_mm.VGG":
             node["width"] = 64 // by
         for key, value in node.items():
