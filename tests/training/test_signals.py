@@ -149,6 +149,17 @@ def test_a_training_with_workers_saves_and_leaves_nothing_running(start, tmp_pat
     assert f"saved after step {Path(newest).stem.removeprefix('iter_')} in" in log
 
 
+def test_a_dry_run_leaves_nothing_that_could_go_on(start, tmp_path):
+    tool = [sys.executable, ROOT / "tools/train.py", DEMO, "--dry-run", "--work-dir", "run"]
+    many = "optim_wrapper.accumulative_counts=2000"  # batches of a step
+    tool = start(*tool, "--cfg-options", *SLOW, many)
+    tool.says("[ 5/64]")
+    os.kill(tool.process.pid, signal.SIGTERM)
+    assert tool.process.wait(60) == 143
+    assert not any(word in tool.log.read_text() for word in ("Traceback", "--resume", "saved"))
+    assert {*os.listdir(tmp_path)} == {"data", "log"}
+
+
 LONGER = """
 from dataclasses import replace
 from tools.reproduce.reproduce import main
