@@ -67,8 +67,8 @@ def check_preprocessor(model: nn.Module) -> None:
 
 
 def _tell(source: Source, found: Fit, model: nn.Module | None = None) -> None:
-    """Logs what a file gave; what starts new is a warning, and another input of ``model``."""
-    level = logging.WARNING if found.new else logging.INFO
+    """Logs what a file gave; warns of what starts new, but for fc8, and of another input."""
+    level = logging.WARNING if found.new.keys() - {"fc8", "head.fc8"} else logging.INFO
     print_log(f"{source.path} ({source.kind}): {found}.", "current", level)
     _warn_of_input(model, source)
 
