@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import threading
+import warnings
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from functools import cache
 
@@ -31,8 +32,8 @@ class _Scale(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """Libturbojpeg, 3.0 or later, or None.
 
-    It is the file that ``VGG_MM_TURBOJPEG`` of the environment names, none if that is empty; by
-    default the Python environment's, as conda installs it, else the system's.
+    It is the file that ``VGG_MM_TURBOJPEG`` of the environment names, none if that is empty, with a
+    warning where it will not do; by default the Python environment's, as conda installs it, else the system's.
     """
     named = os.environ.get("VGG_MM_TURBOJPEG")
     paths = [os.path.join(sys.prefix, "lib", name) for name in NAMES] + [*NAMES]
@@ -47,6 +48,8 @@ def library() -> ctypes.CDLL | None:
         except (OSError, AttributeError):  # no library, or an older one
             continue
         return found
+    if named:
+        warnings.warn(f"VGG_MM_TURBOJPEG={named}: no libturbojpeg of 3.0 or later.", stacklevel=2)
     return None
 
 
