@@ -32,8 +32,9 @@ class _Scale(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """Libturbojpeg, 3.0 or later, or None.
 
-    It is the file that ``VGG_MM_TURBOJPEG`` of the environment names, none if that is empty, with a
-    warning where it will not do; by default the Python environment's, as conda installs it, else the system's.
+    It is the file that ``VGG_MM_TURBOJPEG`` of the environment names, none if that is empty; by
+    default the Python environment's, as conda installs it, else the system's. A name that will not
+    do is warned of.
     """
     named = os.environ.get("VGG_MM_TURBOJPEG")
     paths = [os.path.join(sys.prefix, "lib", name) for name in NAMES] + [*NAMES]
