@@ -23,7 +23,7 @@ def conv2d(x, conv):
     return F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
 
 
-@pytest.mark.parametrize("block", [1, 5, 512])
+@pytest.mark.parametrize("block", [1, 200, 8192])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 4, 6), (3, 7, 4), (2, 1, 9), (5, 12, 11)])
 @pytest.mark.parametrize("memory_format", [NHWC, torch.contiguous_format])
 @torch.no_grad()
@@ -37,12 +37,12 @@ def test_it_is_conv2d(shape, block, memory_format, monkeypatch):
 
 
 @torch.no_grad()
-def test_rounding_is_no_worse_than_torchs_own():
-    x, conv = draw(1, 512, 24, 24).relu_(), Conv2d(512, 512, 3, padding=1)
-    exact = conv2d(x, conv)
+def test_rounding_is_a_few_times_torchs_own():
+    x, conv = draw(1, 512, 32, 32).relu_(), Conv2d(512, 512, 3, padding=1)
+    exact, torchs = conv2d(x, conv), nn.Conv2d.forward(conv, x)
     y = conv(x)
-    assert not torch.equal(y, nn.Conv2d.forward(conv, x))
-    assert (y - exact).abs().max() < 2e-6 * exact.abs().max()
+    assert not torch.equal(y, torchs)
+    assert (y - exact).abs().max() < 8 * (torchs - exact).abs().max()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def taken(monkeypatch):
         return own(x, *args)
 
     monkeypatch.setattr(cpu, "winograd", spy)
-    monkeypatch.setattr(cpu, "CHANNELS", 8)
+    monkeypatch.setattr(cpu, "CHANNELS", 16)
     monkeypatch.setattr(cpu, "POSITIONS", 32)
     return shapes
 

@@ -203,7 +203,8 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
         UserError: If there is no JPEG that can be tiled, or ``jpegtran`` is missing.
     """
     check_jpegtran()
-    print(f"windows of untouched JPEGs by libturbojpeg 3: {library() or 'not there'}")
+    found = library()
+    print(f"windows of untouched JPEGs by libturbojpeg 3: {found._name if found else 'not there'}")
     with tempfile.TemporaryDirectory() as folder:
         if data:
             found = find_images(data)

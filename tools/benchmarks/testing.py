@@ -9,7 +9,7 @@ time_growth                  the growth of its time over that of the pixels, Q =
 peak_mib_Q                   the memory that it takes, besides the net's
 worker_bytes_vs_stock        what a data loader's worker sends for the 150 crops of an image
 
-The multiply-adds are those of the convs' definition, of which Winograd's take four ninths. Weights,
+The multiply-adds are those of the convs' definition, of which Winograd's take a quarter. Weights,
 images and crops are the same on both sides, and results that differ end it.
 """
 
