@@ -36,7 +36,6 @@ class TrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains to the end."""
-        self._check_batches()
         self._compile()
         if getattr(self.runner.model, "shard_fc", False):
             self.runner.model.shards = Shards(self.runner)
@@ -45,6 +44,7 @@ class TrainLoop(EpochBasedTrainLoop):
             for loop in filter(None, (self, self.runner.val_loop)):
                 outlive(loop.dataloader)
             self.runner.call_hook("before_train")
+            self._check_batches()
             self._validate()  # what a run lacks that was stopped in a validation
             while self.epoch < self.max_epochs and not self._ended():
                 self.run_epoch()
