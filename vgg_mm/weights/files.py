@@ -65,11 +65,11 @@ def local(source: str | os.PathLike) -> Path:
     """The file on this machine of a path or an address.
 
     A folder, as :meth:`vgg_mm.Net.save` writes it, stands for its ``model.safetensors``, and
-    ``demo`` for the package's own net. Addresses are URLs, mmengine's names of models (``torchvision://vgg16``,
-    ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``), the Hub's (``hf://org/name@revision``, see
-    :func:`hub_folder`) and what its file backends know, such as ``s3://``. Downloads go to torch's
-    cache, ``$TORCH_HOME/hub/checkpoints``, once; of several processes on a machine the first one
-    downloads.
+    ``demo`` for the package's own net. Addresses are URLs, mmengine's names of models
+    (``torchvision://vgg16``, ``open-mmlab://vgg16_caffe``, ``mmcls://vgg16``), the Hub's
+    (``hf://org/name@revision``, see :func:`hub_folder`) and what its file backends know, such as
+    ``s3://``. Downloads go to torch's cache, ``$TORCH_HOME/hub/checkpoints``, once; of several
+    processes on a machine the first one downloads.
 
     Raises:
         UserError: If there is no such file, or it cannot be had.
