@@ -27,7 +27,7 @@ from vgg_mm.testing.scores import file_sha256
 from vgg_mm.weights.checkpoint import read_checkpoint
 
 
-class TestRunner(Runner):
+class EvaluationRunner(Runner):
     """A Runner that leaves the config in the work dir as the training wrote it.
 
     Its own has the test-time model in the place of the net, of which nothing else can be made.
@@ -216,6 +216,6 @@ def _run(
     logger = dict(type="LoggerHook", interval=sys.maxsize)
     cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger}
     cfg.load_from, cfg.resume = checkpoint, False
-    runner = TestRunner.from_cfg(cfg)
+    runner = EvaluationRunner.from_cfg(cfg)
     outlive(runner.test_dataloader)
     return runner.test()

@@ -307,6 +307,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jp
     [
         ("train", ["configs/vgg16.py"], "no config configs/vgg16.py"),
         ("train", ["lost.py"], "lost.py: FileNotFoundError: "),
+        ("train", ["foreign.py"], "foreign.py: ImportError: Failed to import custom modules"),
         ("train", [DEMO, "--amp"], "--amp needs CUDA"),
         ("train", [DEMO, "--resume", "no.pth"], "no checkpoint no.pth"),
         ("train", [DEMO, "--resume", "a.pth", "--start-from", "b.pth"], "or starts from"),
@@ -326,6 +327,7 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jp
 def test_mistakes_are_told_in_one_message(tool, arguments, says, trained, monkeypatch):
     cwd, _ = trained
     (cwd / "lost.py").write_text('_base_ = "demo.py"')
+    (cwd / "foreign.py").write_text('custom_imports = dict(imports="nowhere.at_all")')
     assert says in mistake(cwd, tool, arguments, monkeypatch)
 
 

@@ -74,8 +74,8 @@ def _load(
     name = os.fspath(what)
     if name in TABLE_1:
         return _of_arch(name, weights, given)
-    if name == "demo" and weights is None and not os.path.exists(name):
-        name = str(demo.NET)
+    if weights is None:
+        name = demo.named(name)
     folder = hub_folder(name) if name.startswith("hf://") else name
     if os.path.isdir(folder):
         said, file = read_folder(folder), os.path.join(folder, WEIGHTS)
@@ -166,11 +166,12 @@ def _filled(
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         net = MODELS.build(model)
     if weights is None:
-        logging.disable(logging.INFO)  # a line for each of its weights
+        disabled = logging.root.manager.disable
+        logging.disable(max(disabled, logging.INFO))  # a line for each of its weights
         try:
             net.init_weights()
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(disabled)
     else:
         meta, told = _give(net, weights)
         given, names = given or told, (meta.get("dataset_meta") or {}).get("classes") or ()

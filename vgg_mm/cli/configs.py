@@ -51,4 +51,5 @@ def get_config(name: str | os.PathLike) -> Config:
     try:
         return Config.fromfile(path)
     except Exception as error:  # whatever a config runs into, or one that it builds on
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+        line = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: {type(error).__name__}: {line}") from error

@@ -19,7 +19,7 @@ from mmengine.runner import checkpoint as mmengines
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vgg_mm.demo import NET
+from vgg_mm.demo import named
 from vgg_mm.errors import UserError, library, suggest
 from vgg_mm.weights.checkpoint import read_checkpoint
 from vgg_mm.weights.folder import WEIGHTS, meta_beside
@@ -81,9 +81,7 @@ def local(source: str | os.PathLike) -> Path:
     if scheme in LISTS:
         source = _listed(scheme, name)
     if "://" not in source:
-        path = Path(source).expanduser()
-        if source == "demo" and not path.exists():
-            path = NET
+        path = Path(named(source)).expanduser()
         if path.is_dir():
             path /= WEIGHTS
         if not path.is_file():

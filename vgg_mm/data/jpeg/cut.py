@@ -29,6 +29,11 @@ class Window(NamedTuple):
         """The window's pixels, a view of ``image`` (H, W, 3)."""
         return image[self.top : self.bottom, self.left : self.right]
 
+    def columns(self, width: int, margin: int, narrowest: int) -> tuple[int, int]:
+        """The columns of an image that a decoder needs for it; the end may lie beyond ``width``."""
+        start = max(min(self.left - margin, width - narrowest), 0)
+        return start, max(self.right + margin, start + narrowest)
+
     def over(self, n: int) -> Window:
         """The pixels that cover the window where the image has 1 / n of its size."""
         return Window(self.top // n, self.left // n, -(-self.bottom // n), -(-self.right // n))
@@ -118,8 +123,7 @@ class Jpeg(NamedTuple):
         if k:
             top = max(window.top - margin, 0) // (high * down) * down
         if self.tiled:
-            start = max(min(window.left - margin, header.width - narrowest), 0)
-            end = max(window.right + margin, start + narrowest)
+            start, end = window.columns(header.width, margin, narrowest)
             left = start // (wide * k) * k
             right = min(-(-end // (wide * k)) * k, columns)
             mcus = np.arange(top, bottom)[:, None] * columns + np.arange(left, right, k)
