@@ -90,6 +90,8 @@ def test_a_degenerate_geometry_is_told_and_tests_nothing(made):
     assert old.kernel == 1 and {288, 352, 384, 416} <= {*old.degenerate}
     text = "".join(report.geometry(old))
     assert "not the paper's** at Q =" in text
+    assert "conv5_3 sees 0.9 crops in the paper, 6.1 here" in text
+    assert "conv5_3" not in "".join(report.geometry(FULL))
     lines = report.verdicts(old, results.Results(made / results.FILE, 200)).splitlines()
     (jitter,) = (line for line in lines if "scale jitter" in line)
     (deeper,) = (line for line in lines if "Deeper is better" in line)

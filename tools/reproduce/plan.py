@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from tools.analysis.layers import build, describe, total
+from tools.analysis.layers import LayerInfo, build, describe, total
 from tools.analysis.stored import scores_needed
 from tools.reproduce.scales import Scale
 from vgg_mm.paper import TRAININGS, Side, box_config_name, config_name, scaled
@@ -416,9 +416,14 @@ def _whole(scale: Scale, arch: str, Q: int) -> int:
     return multiply_adds(scale, arch, short, round(short * 4 / 3))
 
 
-@cache
 def multiply_adds(scale: Scale, arch: str, height: int, width: int) -> int:
     """The multiply-adds of net ``arch`` over an image."""
+    return total(layers(scale, arch, height, width), "multiply_adds")
+
+
+@cache
+def layers(scale: Scale, arch: str, height: int, width: int) -> list[LayerInfo]:
+    """The layers of net ``arch`` as an image meets them."""
     init_default_scope("mmpretrain")
     strides = [*[2] * scale.pools, *[None] * (5 - scale.pools)]
     backbone = dict(type="vgg_mm.VGG", arch=arch, width=scale.width, pool_strides=strides)
@@ -430,4 +435,4 @@ def multiply_adds(scale: Scale, arch: str, height: int, width: int) -> int:
         kernel_size=scale.kernel,
     )
     model = build(dict(type="ImageClassifier", backbone=backbone, head=head))
-    return total(describe(model, height, width), "multiply_adds")
+    return describe(model, height, width)

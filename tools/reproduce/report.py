@@ -18,7 +18,7 @@ from tools.reproduce.answers import needed, objections
 from tools.reproduce.bootstrap import LEVEL, RULE, UNTESTED, Verdict, joint
 from tools.reproduce.claims import CLAIMS, Claim, Part
 from tools.reproduce.page import as_html, code, figure, table
-from tools.reproduce.plan import Step, models
+from tools.reproduce.plan import Step, layers, models
 from tools.reproduce.results import FILE, Results
 from tools.reproduce.scales import FULL, Scale
 from tools.reproduce.steps import plan_text
@@ -150,12 +150,26 @@ def geometry(scale: Scale) -> Iterator[str]:
         rows,
         "The tables name S and Q as the paper does.",
     )
+    there, here = (_field(each) / each.crop for each in (FULL, scale))
+    if here != there:
+        yield (
+            "Receptive fields are not in that ratio: a position of net D's conv5_3 sees "
+            f"{there:.1f} crops in the paper, {here:.1f} here. A crop's zero padding reaches that "
+            "far in, and a dense run has the image there instead (Sec. 3.2): the further, the less "
+            "alike are what a net was trained on and what it sees dense."
+        )
     if bad := scale.degenerate:
         yield (
             f"**The geometry is not the paper's** at Q = {', '.join(map(str, bad))}: the maps have "
             "another size, so that a dense run sees another part of the image. Claims about dense "
             "maps and scales cannot be tested here, whatever their differences are."
         )
+
+
+def _field(scale: Scale) -> int:
+    """The side, in pixels, of what a position of net D's conv5_3 sees."""
+    found = layers(scale, "D", scale.crop, scale.crop)
+    return next(layer.field for layer in found if layer.name == "conv5_3")
 
 
 def tables(results: Results) -> Iterator[str]:
