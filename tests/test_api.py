@@ -1,7 +1,9 @@
 """The front door, used as people do."""
 
+import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,6 +22,7 @@ from small_nets import TORCHVISION, lively, timm_net, torchvision_net
 from torch import nn
 
 import vgg_mm
+from tools.arguments import load_config, parser
 from tools.evaluation import evaluate, extract
 from vgg_mm.api.net import IMAGENET
 from vgg_mm.data.folders import WORDNET
@@ -162,12 +165,58 @@ def test_what_tells_the_net(cfg, checkpoint, torchvisions):
         lambda: vgg_mm.load("D", "a.pth"): "a.pth .*It fits net A",
         lambda: vgg_mm.load("A", "bare.pth"): "bare.pth does not say what its input is: input='to",
         lambda: vgg_mm.load("A", "a.pth", input="rgb"): "input='rgb': use one of torchvision, caf",
-        lambda: vgg_mm.load("a.pth", "a.pth"): "a.pth is a file of weights, and a.pth another",
+        lambda: vgg_mm.load("a.pth", "a.pth"): "a.pth has weights of its own, and a.pth others",
         lambda: vgg_mm.load(cfg, "a.pth"): "a.pth does not fit: .*conv1_1",
     }.items():
         with pytest.raises(UserError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_the_toolboxs_place_for_the_input(cfg, checkpoint):
+    moved, saved = copy.deepcopy(cfg), torch.load(checkpoint)
+    moved.data_preprocessor = moved.model.pop("data_preprocessor")
+    moved.dump("mine.py")
+    read = load_config(parser("x").parse_args(["mine.py"]))
+    assert read.model.data_preprocessor == cfg.model.data_preprocessor
+    assert "data_preprocessor" not in read
+    saved["meta"] = dict(cfg=moved.pretty_text)
+    torch.save(saved, "run.pth")
+    image, expected = pixels(), vgg_mm.load(checkpoint)
+    for net in (vgg_mm.load("run.pth"), vgg_mm.load("mine.py", checkpoint)):
+        assert net.input == expected.input
+        assert net.posteriors(image).equal(expected.posteriors(image))
+
+
+def test_a_config_without_parts(cfg, checkpoint, tmp_path, caplog):
+    alone = copy.deepcopy(cfg)
+    alone.train_dataloader = None
+    alone.test_dataloader.dataset = dict(type="CustomDataset", data_root=str(tmp_path / "gone"))
+    assert vgg_mm.load(alone).classes == ("0", "1")  # with a warning
+    alone.tta_model = None
+    with pytest.raises(UserError, match="does not say how to test"):
+        vgg_mm.load(alone)
+
+
+def test_weights_beside_weights(checkpoint):
+    vgg_mm.load(checkpoint).save("saved")
+    for what in ("saved", "hf://org/name", checkpoint):
+        with pytest.raises(
+            UserError, match=f"no config saved|{what} has weights of its own, and b"
+        ):
+            vgg_mm.load(what, weights="b.pth")
+
+
+def test_at_home(checkpoint, jpeg_tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    net = vgg_mm.load(checkpoint)
+    net.save("~/saved")
+    Path("images").mkdir()
+    Image.fromarray(pixels()).save("images/a.png")
+    expected = net.predict("images/a.png", scales=[64])
+    again = vgg_mm.load("~/saved")
+    assert again.predict("~/images", scales=64) == [expected]
+    assert again.predict("~/images/a.png", scales=np.array([64])) == expected
 
 
 def test_a_thousand_classes_are_imagenets():
@@ -202,6 +251,47 @@ def test_nothing_in_a_checkpoint_decides_what_is_built(cfg, checkpoint):
 
 
 # What it is asked.
+
+
+def test_a_net_that_trains_is_asked_as_one_that_does_not(checkpoint):
+    net, image = vgg_mm.load(checkpoint), pixels()
+    net.model.head.dropout = 0.5
+    asked = {
+        "posteriors": lambda: net.posteriors(image),
+        "features": lambda: net.features(image, "fc7", scales=64)["fc7"],
+        "pooled": lambda: net.features(image, "fc7", pooled=True)["fc7"],
+        "score_map": lambda: net.score_map(image, scales=64)[0],
+        "evaluate": lambda: torch.tensor(vgg_mm.evaluate(net, [(image, 0)]).posteriors),
+    }
+    for name, ask in asked.items():
+        expected = ask()
+        net.model.train()
+        assert ask().equal(expected), name
+
+
+def test_modes_are_left_as_they_were(pairs):
+    net = small_resnet().train()
+    net.bn1.eval()  # frozen
+    vgg_mm.evaluate(net, pairs, "crops", 64, input="torchvision", crop_size=64, grid=2)
+    assert net.training and net.layer1.training and not net.bn1.training
+
+
+def test_whatever_fails_names_its_image(checkpoint):
+    Image.fromarray(pixels()).save("cat.png")
+    Image.fromarray(pixels()).save("cut.jpg")
+    Path("cut.jpg").write_bytes(Path("cut.jpg").read_bytes()[:-200])
+    net = vgg_mm.load(checkpoint)
+    for call in (
+        lambda: net.predict("cat.png", scales=12),
+        lambda: net.score_map("cat.png", scales=12),
+        lambda: net.features("cat.png", "fc6", scales=12),
+    ):
+        with pytest.raises(CorruptImageError, match="cat.png: "):
+            call()
+    with pytest.raises(CorruptImageError, match="the image: .*truncated"):
+        net.predict(Image.open("cut.jpg"))
+    with pytest.raises(CorruptImageError, match="nowhere://a/b.jpg: .*nowhere"):
+        net.predict("nowhere://a/b.jpg")
 
 
 def test_images_of_all_kinds(checkpoint, jpeg_tree):
@@ -474,6 +564,28 @@ def test_torchvisions_resnet(pairs, jpeg_tree):
     again = vgg_mm.evaluate(net, images, scales=[64], input="torchvision", crop_size=64)
     assert np.allclose(again.posteriors, folder.posteriors, atol=0.02)  # another JPEG decoder
     assert again.labels.tolist() == folder.labels.tolist()
+
+
+class Brightest(nn.Module):
+    """Of two WordNet folders the one that an image's brightest colour stands for."""
+
+    def __init__(self, red, green):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor([red, green]).float())
+
+    def forward(self, x):
+        logits = x.new_zeros(len(x), 1000)
+        logits[:, self.rows.long()] = 9 + x[:, :2].mean((2, 3))
+        return logits
+
+
+def test_a_part_of_imagenet_goes_by_name(jpeg_tree):
+    for name, number in (("red", 700), ("green", 30)):
+        shutil.copytree(jpeg_tree / "val" / name, f"part/{WORDNET[number]}")
+    how = dict(views="crops", scales=64, input="torchvision", crop_size=32)
+    scores = vgg_mm.evaluate(Brightest(700, 30), "part", **how)
+    assert scores.labels.tolist() == [30, 30, 700, 700] and scores.error(1) == 0
+    assert tuple(scores.classes) == IMAGENET["classes"]
 
 
 def test_a_net_that_is_not_convolutional_is_told_to_use_crops(pairs):

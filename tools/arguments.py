@@ -96,12 +96,13 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         UserError: If there is no such config or checkpoint, or a top-level key looks misspelt.
     """
-    from vgg_mm.cli.configs import config_file, get_config
+    from vgg_mm.cli.configs import config_file, get_config, join_preprocessor
 
     path = config_file(args.config)
     cfg = get_config(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    join_preprocessor(cfg)
     if checkpoint := getattr(args, "checkpoint", None):
         check_file(checkpoint)
 

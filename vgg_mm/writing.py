@@ -51,7 +51,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         UserError: If ``path`` is there already and not empty, or the disk is full or refuses;
             nothing is left then.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):

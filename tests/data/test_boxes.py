@@ -133,6 +133,12 @@ def test_own_data_with_cocos_json(root):
     assert listed(FolderBoxes(**args)) == FOUR
     (root / "boxes.json").write_text(json.dumps(coco(root, (CAT, DOG))))
     assert listed(FolderBoxes(data_root=str(root), split="train", boxes="boxes.json")) == FOUR
+    content = coco(root, (CAT, DOG))
+    for image in content["images"]:  # as many exporters name them, from the data set's folder
+        image["file_name"] = f"train/{image['file_name']}"
+    (root / "annotations").mkdir()
+    (root / "annotations/train.json").write_text(json.dumps(content))
+    assert listed(FolderBoxes(str(root), "train")) == FOUR
 
 
 def test_other_classes_things_do_not_count(root):

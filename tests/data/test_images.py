@@ -179,6 +179,26 @@ def test_a_tiffs_ink_is_no_transparency():
     assert np.abs(found - np.array(cmyk.convert("RGB"))[..., ::-1]).max() <= 1
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "grey"])
+def test_transparency_is_white_and_turned_as_exif_says(kind, orientation):
+    rgba = np.dstack([COLOR[..., ::-1], LEVELS.T.reshape(30, 40)])
+    image, options = Image.fromarray(rgba), dict(lossless=True) if kind == "WEBP" else {}
+    if kind == "grey":
+        image, options = Image.fromarray(LEVELS), dict(transparency=int(LEVELS[3, 3]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(image, "PNG" if kind == "grey" else kind, exif=exif, **options)
+    colors, alpha = rgba[..., :3].astype(float), rgba[..., 3:] / 255
+    if kind == "grey":
+        colors, alpha = LEVELS[..., None].astype(float), (LEVELS != LEVELS[3, 3])[..., None]
+        assert not alpha.all()
+    white = np.broadcast_to(colors * alpha + 255 * (1 - alpha), (30, 40, 3))[..., ::-1]
+    expected = np.rot90(white, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
+    found = decode(data, "x").astype(float)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= 1
+
+
 # Sizes.
 
 

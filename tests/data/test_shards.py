@@ -12,8 +12,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import numpy as np
 import pytest
+from torch import nn
 from torch.utils.data import DataLoader
 
+import vgg_mm
 from tools.data import sharding
 from vgg_mm.data import CorruptImageError, EpochSampler, SeededDataset, parts
 from vgg_mm.data.shards import INDEX, Index
@@ -153,6 +155,16 @@ def test_samples_are_the_folders_bit_by_bit(packed, jpeg_tree):
     assert len({image for image, *_ in expected}) == len(expected)
     assert batches(shards) == expected
     assert batches(shards, skip=3) == expected[: len(folder)] + expected[len(folder) + 3 :]
+
+
+def test_they_are_evaluated_as_the_folders_are(packed, jpeg_tree):
+    net, how = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), dict(views="crops")
+    how |= dict(scales=48, input="torchvision", crop_size=32)
+    data = dataset(packed)
+    expected = vgg_mm.evaluate(net, jpeg_tree / "train", **how)
+    found = vgg_mm.evaluate(net, data, **how)
+    assert np.array_equal(found.posteriors, expected.posteriors)
+    assert np.array_equal(found.labels, expected.labels) and len(found.labels) == 8
 
 
 def test_workers_read_the_same(packed, jpeg_tree, server):
@@ -401,6 +413,7 @@ def test_webdatasets_tars_are_indexed(jpeg_tree, packed, server, tmp_path, kind,
                 "folders": {},
             }[kind]
             files |= {f"{key}.jpg": data, **label, f"{key}.txt": b"a caption"}
+            files |= {f"{key}.mask.png": b"a mask"} if label else {}
         format = tarfile.PAX_FORMAT if number else tarfile.GNU_FORMAT
         write_tar(folder / f"{number}.tar", files, format)
     root = folder if where == "here" else f"{server.url}/{folder.name}"

@@ -40,11 +40,12 @@ from small_nets import (
 )
 from torch import nn
 
+import vgg_mm
 from tools.weights.convert import convert
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, VGGNeck
-from vgg_mm.weights.files import local
+from vgg_mm.weights.files import format_of, local
 from vgg_mm.weights.pretrained import FROM_A, init_from_a, start_from
 from vgg_mm.weights.source import open_source
 
@@ -105,6 +106,8 @@ def test_one_of_several_state_dicts_is_asked_for(tmp_path):
     assert close(logits(path, prefix="model"), wanted(net))
     net.load_state_dict(ema)
     assert close(logits(path, prefix="ema_model."), wanted(net))
+    found = vgg_mm.load("A", path, prefix="ema_model").model.backbone.conv1_1.weight
+    assert found.equal(ema["features.0.weight"])
 
 
 def test_plain_containers_beside_weights(tmp_path):
@@ -256,6 +259,21 @@ def test_formats_are_refused_by_their_names(tmp_path):
         convert(tmp_path / "net.pb", "A")
     path = saved(torchvision_net("A").state_dict(), tmp_path / "net.h5")
     assert open_source(path).kind == "torchvision"
+    for length in (0x3C20, 0xA588):  # whose first bytes are those of a web page, of MessagePack
+        path = tmp_path / "net.safetensors"
+        head = b"{}".ljust(length)
+        path.write_bytes(len(head).to_bytes(8, "little") + head)
+        assert format_of(path) == "safetensors"
+
+
+def test_ssds_file_of_torchvision_has_no_classifier(tmp_path):
+    net = torchvision_net("D")
+    for value in net.classifier.parameters():
+        value.data.fill_(torch.nan)
+    path = saved(net.state_dict(), tmp_path / "vgg16_features-amdegroot-88682ab5.pth")
+    loaded = vgg_mm.load("D", path)
+    assert loaded.model.head is None and loaded.input.top == 255
+    assert all(map(torch.equal, loaded.model.backbone.parameters(), net.features.parameters()))
 
 
 # ONNX as it is found.
@@ -515,6 +533,17 @@ def test_mmengines_addresses(monkeypatch, tmp_path):
         local("mmcls://vgg16")
     with pytest.raises(UserError, match="modelzoo://vgg16 is https://.*vgg16-397923af.*no network"):
         local("modelzoo://vgg16")
+    asked = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *args, **_: asked.append(args))
+    for url, digest in {
+        "https://a/vgg16-397923af.pth": "397923af",
+        "https://a/vgg13-19584684.pth": "19584684",
+        "https://a/vgg16-20240115.pth": None,  # a day
+    }.items():
+        with pytest.raises(UserError, match="did not arrive"):
+            local(url)
+        _, place, wanted = asked.pop()
+        assert wanted == digest and (place == str(folder / url[10:])) == bool(digest)
     with pytest.raises(UserError, match="mmcls://vgg17 is not in mmengine's list"):
         local("mmcls://vgg17")
     for scheme in ("s3", "petrel", "pavi", "gs"):

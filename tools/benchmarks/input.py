@@ -208,7 +208,8 @@ def speed(data: Path | None, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         if data:
             found = find_images(data)
-            paths = [found[i * len(found) // 200] for i in range(200)][: len(found)]
+            number = min(200, len(found))
+            paths = [found[i * len(found) // number] for i in range(number)]
             print(f"{len(paths)} images of {data}")
         else:
             paths = generate(Path(folder))

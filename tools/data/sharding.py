@@ -201,16 +201,16 @@ def index_tars(tars: Sequence[str], out: Path, jobs: int = 1) -> Index:
     names = [name for images in found for name, *_ in images]
     if not names:
         raise UserError(f"{tars[0]}: no image ({', '.join(EXTENSIONS)}).")
-    labels = [label for images in found for *_, label in images]
+    labels = {label for images in found for *_, label in images}
     numbers, meta = {label: label for label in labels}, {}
     if not all(isinstance(label, int) for label in labels):
-        classes = sorted({*map(str, labels)})
-        numbers, meta = {name: i for i, name in enumerate(classes)}, dict(classes=classes)
-        labels = [*map(str, labels)]
-    places = ((i, *image[1:4]) for i, images in enumerate(found) for image in images)
+        meta = dict(classes=sorted({*map(str, labels)}))
+        by_name = {name: i for i, name in enumerate(meta["classes"])}
+        numbers = {label: by_name[str(label)] for label in labels}
     rows = [
         (i, numbers[label], check, start, size)
-        for (i, start, size, check), label in zip(places, labels, strict=True)
+        for i, images in enumerate(found)
+        for _, start, size, check, label in images
     ]
     index = _index(names, rows, [_from(out, tar) for tar in tars], meta)
     if (out / INDEX).exists() and not all(map(np.array_equal, Index.read(str(out)), index)):
@@ -247,10 +247,17 @@ def _index_tar(tar: str) -> list[tuple[str, int, int, int, int | str]]:
                     images.append((member.name, start, member.size, check, (folder, key)))
     except (tarfile.TarError, OSError, ValueError) as error:
         raise UserError(f"{tar} is no whole tar of images and labels: {error}.") from None
+    # Of a sample KEY.jpg, KEY.mask.png, KEY.cls the first is the image.
+    plain = {key for name, *_, key in images if _dots(name) == 1 and key in labels}
+    images = [image for image in images if image[4] not in plain or _dots(image[0]) == 1]
     for name, *_, (folder, key) in images:
         if (folder, key) not in labels and not folder.strip("./"):
             raise UserError(f"{tar}: {name} has neither {key}.cls, nor {key}.json, nor a folder.")
     return [(*image[:4], labels.get(image[4], image[4][0].rpartition("/")[2])) for image in images]
+
+
+def _dots(path: str) -> int:
+    return path.rpartition("/")[2].count(".")
 
 
 def _label(ending: str, text: bytes) -> int | str | None:

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vgg_mm.api.loading import named_input
-from vgg_mm.api.net import Net
+from vgg_mm.api.net import IMAGENET, Net
+from vgg_mm.data.classes import positions
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
 from vgg_mm.testing.localisation import Localizer
@@ -26,7 +27,7 @@ def evaluate(
     model: Net | nn.Module,
     data: Any,
     views: str | None = None,
-    scales: Sequence[int] | None = None,
+    scales: Sequence[int] | int | None = None,
     *,
     input: Input | str | None = None,
     flip: bool = True,
@@ -63,7 +64,7 @@ def evaluate(
         CorruptImageError: If an image cannot be read, or is too small or too large.
     """
     module = model.model if isinstance(model, Net) else model
-    training, done = module.training, list[DataSample]()
+    modes, done = [(each, each.training) for each in module.modules()], list[DataSample]()
     try:
         if isinstance(model, Net):
             net = model
@@ -78,23 +79,27 @@ def evaluate(
         for batch in DataLoader(found, batch_size, num_workers=workers, collate_fn=pseudo_collate):
             done += evaluation.test_step(batch)
     finally:
-        module.train(training)
-    labels = np.array([rows[i] if rows else i for i in (int(each.gt_label) for each in done)])
+        for each, training in modes:
+            each.training = training
     posteriors = torch.stack([each.posteriors.float().cpu() for each in done]).numpy()
-    outputs = posteriors.shape[-1]
+    outputs, names = posteriors.shape[-1], net.classes or found.meta.get("classes")
+    if outputs == 1000 and found.meta.get("classes") and not net.named:
+        if (rows := positions(IMAGENET, found.meta)) is not None:
+            names = IMAGENET["classes"]
+    labels = np.array([rows[i] if rows else i for i in (int(each.gt_label) for each in done)])
     if not 0 <= labels.min() <= labels.max() < outputs:
         raise UserError(
             f"labels are {labels.min()} to {labels.max()}, and the net has {outputs} classes, from "
             "0 on."
         )
-    names = [each.img_path for each in done]
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
+    paths = [each.img_path for each in done]
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     tested = dict(config="", arch=net.arch, S=None, checkpoint="", sha256="")
     return Scores(
         posteriors=posteriors,
         labels=labels,
-        names=np.array([os.path.relpath(name, root) for name in names]),
-        classes=np.array(net.classes or found.meta.get("classes") or [*map(str, range(outputs))]),
+        names=np.array([os.path.relpath(path, root) for path in paths]),
+        classes=np.array(names or [*map(str, range(outputs))]),
         root=root,
-        protocols=[evaluation.protocol(scales or net.scales, **tested)],
+        protocols=[evaluation.protocol(net.sides(scales), **tested)],
     )

@@ -36,6 +36,7 @@ def load(
     input: Input | str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    prefix: str = "",
 ) -> Net:
     """A net with its weights, its input and its classes' names.
 
@@ -53,6 +54,8 @@ def load(
             ``"torchvision"``, ``"caffe"``, ``"vgg_mm"`` or an :class:`vgg_mm.inputs.Input`.
         device: Where to put the net; by default the CPU.
         dtype: Its type; bfloat16 rather than float16, whose range the activations may leave.
+        prefix: Which of several nets in the file it is, by what stands before its layers' names
+            (``"model_ema"``, ``"teacher.backbone"``).
 
     Returns:
         The net, in eval mode. The input is the file's where it tells, else the config's. The
@@ -62,22 +65,26 @@ def load(
     Raises:
         UserError: If there is no such thing, or the weights do not fit.
     """
-    net = _load(what, weights, named_input(input))
+    net = _load(what, weights, named_input(input), prefix)
     return net.to(*[each for each in (device, dtype) if each is not None])
 
 
 def _load(
-    what: str | os.PathLike | Config, weights: str | os.PathLike | None, given: Input | None
+    what: str | os.PathLike | Config,
+    file: str | os.PathLike | None,
+    given: Input | None,
+    prefix: str,
 ) -> Net:
+    weights = open_source(file, prefix) if file is not None and prefix else file
     if isinstance(what, Config):
         return _of_config(what, weights, given)
-    name = os.fspath(what)
+    name = os.path.expanduser(os.fspath(what))
     if name in TABLE_1:
         return _of_arch(name, weights, given)
-    if weights is None:
+    if file is None:
         name = demo.named(name)
-    folder = hub_folder(name) if name.startswith("hf://") else name
-    if os.path.isdir(folder):
+    folder = hub_folder(name) if file is None and name.startswith("hf://") else name
+    if file is None and os.path.isdir(folder):
         said, file = read_folder(folder), os.path.join(folder, WEIGHTS)
         given = given or said["input"]
         if "arch" in said:
@@ -87,17 +94,18 @@ def _load(
         raise UserError(f"{name} is the paper's net {arch}: say load({arch!r}, ...).")
     if "://" not in name and (name.endswith(".py") or not os.path.isfile(name)):
         return _of_config(get_config(name), weights, given)
-    if weights is not None:
-        raise UserError(f"{name} is a file of weights, and {weights} another: name one.")
+    if file is not None:
+        raise UserError(f"{name} has weights of its own, and {file} others: name one.")
     path = local(name)
     meta = read_tensors(path)[1] if format_of(path) == "torch" else {}
     if isinstance(text := meta.get("cfg"), str) and text:
         said = read_config(text)
-        model = plain_model(said.get("model") or {}, path)
+        above = dict(data_preprocessor=said.get("data_preprocessor"))  # the toolbox's place too
+        model = plain_model(above | (said.get("model") or {}), path)
         scales = [step["scales"] for step in said.get("tta_pipeline") or () if step.get("scales")]
         told = dict(model=model, protocol=said.get("tta_model"), scales=scales and scales[0])
-        return _ours(told, path, given)
-    source = open_source(path)
+        return _ours(told, open_source(path, prefix) if prefix else path, given)
+    source = open_source(path, prefix)
     nets = [meta["arch"]] if meta.get("arch") in TABLE_1 else []
     nets = nets or [arch for arch in TABLE_1 if is_net(source, arch)]
     if len(nets) != 1:
@@ -105,26 +113,26 @@ def _load(
             f"{path} fits {'nets ' + ' and '.join(nets) if nets else 'no net of Table 1'}: say "
             f"which, load(ARCH, weights={name!r})."
         )
-    return _of_arch(nets[0], path, given)
+    return _of_arch(nets[0], source, given)
 
 
 def _of_arch(
     arch: str,
-    weights: str | os.PathLike | None,
+    weights: str | os.PathLike | Source | None,
     given: Input | None,
     classes: Sequence[str] | None = None,
 ) -> Net:
     """A net of Table 1, in the sizes of its file."""
     source, backbone, head = None, dict(arch=arch), dict[str, Any]()
     if weights is not None:
-        source = open_source(weights)
+        source = weights if isinstance(weights, Source) else open_source(weights)
         only = not source.match(source.tensors, arch).fcs
         backbone, head = settings(source, arch, features_only=only)
         given = given or source.input
         if given is None:
             raise UserError(
-                f"{weights} does not say what its input is: input='torchvision' (RGB from 0 to 1, "
-                "mean and deviation), 'caffe' (BGR from 0 to 255, mean) or 'vgg_mm' (RGB, 0 to "
+                f"{source.path} does not say what its input is: input='torchvision' (RGB from 0 to "
+                "1, mean and deviation), 'caffe' (BGR from 0 to 255, mean) or 'vgg_mm' (RGB, 0 to "
                 "255, mean)."
             )
     model = dict(
@@ -136,7 +144,7 @@ def _of_arch(
     return _ours(dict(model=model, classes=classes), source, given)
 
 
-def _of_config(cfg: Config, weights: str | os.PathLike | None, given: Input | None) -> Net:
+def _of_config(cfg: Config, weights: str | os.PathLike | Source | None, given: Input | None) -> Net:
     """A config's net, of any kind, and its protocol."""
     multi_scale(cfg)
     model = cfg.model.to_dict()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
@@ -136,7 +137,7 @@ class Net:
     def evaluation(self, views: str | None = None) -> Evaluation:
         """The test-time model: the net's protocol, or another one's ``views``."""
         if self.localizer and views in (None, "dense"):
-            return self.localizer
+            return self.localizer.eval()
         if isinstance(self.model.head, BoxHead):
             raise UserError(
                 "this net predicts boxes, no classes: use localise. Densely, a classifier names "
@@ -147,19 +148,23 @@ class Net:
             raise UserError("the net has no classifier, for its file has none: use features.")
         changed = {} if views is None else dict(views=views)
         with DefaultScope.overwrite_default_scope("mmpretrain"):
-            return MODELS.build({**self.protocol, **changed, "module": self.model})
+            return MODELS.build({**self.protocol, **changed, "module": self.model.eval()})
 
     def batches(
-        self, images: Images, scales: Sequence[int] | None = None, batch_size: int = 1
+        self, images: Images, scales: Sequence[int] | int | None = None, batch_size: int = 1
     ) -> Iterator[dict[str, list]]:
         """What a test-time model takes: ``inputs``, a list of images a scale, ``data_samples``."""
         run, found = self.transform(scales), samples(images)
         for start in range(0, len(found), batch_size):
             yield pseudo_collate([run(each) for each in found[start : start + batch_size]])
 
-    def transform(self, scales: Sequence[int] | None = None) -> Compose:
+    def sides(self, scales: Sequence[int] | int | None = None) -> list[int]:
+        """The shortest sides Q that a call names, one or several, or else the net's own."""
+        return [int(Q) for Q in np.atleast_1d(self.scales if scales is None else scales)]
+
+    def transform(self, scales: Sequence[int] | int | None = None) -> Compose:
         """The test-time pipeline at the net's scales, or others."""
-        chosen = dict(scales=[*(scales or self.scales)])
+        chosen = dict(scales=self.sides(scales))
         steps = [{**step, **chosen} if is_multi_scale(step) else step for step in self.pipeline]
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             return Compose(steps)
@@ -168,7 +173,7 @@ class Net:
         self,
         images: Images,
         views: str | None = None,
-        scales: Sequence[int] | None = None,
+        scales: Sequence[int] | int | None = None,
         batch_size: int = 1,
     ) -> Tensor:
         """The class posteriors (N, V, classes) of N images by V pairs of a view and a scale.
@@ -187,7 +192,7 @@ class Net:
         self,
         model: Evaluation,
         images: Images,
-        scales: Sequence[int] | None,
+        scales: Sequence[int] | int | None,
         batch_size: int = 1,
         classes: Sequence[str] = (),
     ) -> list[tuple[Tensor, list[Guess]]]:
@@ -206,7 +211,7 @@ class Net:
                 found.append((posteriors, guesses))
         return found
 
-    def look(self, images: Images, scales: Sequence[int] | None = None) -> Any:
+    def look(self, images: Images, scales: Sequence[int] | int | None = None) -> Any:
         """The probabilities (classes,) of an image, and a list of :class:`Guess`.
 
         The most probable class is first in it; it is empty unless the net's config predicts boxes.
@@ -220,7 +225,7 @@ class Net:
         images: Images,
         top: int = 5,
         views: str | None = None,
-        scales: Sequence[int] | None = None,
+        scales: Sequence[int] | int | None = None,
         batch_size: int = 1,
     ) -> Any:
         """The ``top`` most probable classes of an image: a list of (name, probability).
@@ -248,7 +253,7 @@ class Net:
         layers: str | Sequence[str],
         pooled: bool = False,
         before_relu: bool = False,
-        scales: Sequence[int] | None = None,
+        scales: Sequence[int] | int | None = None,
     ) -> Any:
         """What layers put out for whole images.
 
@@ -270,34 +275,41 @@ class Net:
         """
         names = [layers] if isinstance(layers, str) else [*layers]
         model = FeatureExtractor(
-            self.model, names, flip=self.protocol.get("flip", True), before_relu=before_relu
+            self.model.eval(), names, flip=self.protocol.get("flip", True), before_relu=before_relu
         )
         if pooled:
             steps = [model.test_step(batch)[0] for batch in self.batches(images, scales)]
             vectors = torch.stack([each.features.float().cpu() for each in steps])  # (N, channels)
             vectors = vectors[0] if is_one(images) else vectors
             return dict(zip(names, vectors.split(model.channels, -1), strict=True))
-        if len(scales or self.scales) > 1:
+        if len(self.sides(scales)) > 1:
             raise UserError("features: maps are of one scale: say scales=[Q], or pooled=True.")
-        found = []
-        for x in self._seen(model, images, scales):
-            with torch.no_grad():
-                maps = layer_maps(self.model, laid_out(self.model, x), names, before_relu)
-            found.append({name: maps[name][0].float().cpu() for name in names})
+
+        def maps_of(x: Tensor) -> dict[str, Tensor]:
+            maps = layer_maps(self.model, laid_out(self.model, x), names, before_relu)
+            return {name: maps[name][0].float().cpu() for name in names}
+
+        found = [maps for (maps,) in self._run(maps_of, model, images, scales)]
         return found[0] if is_one(images) else found
 
-    def _seen(
-        self, model: Evaluation, images: Images, scales: Sequence[int] | None
-    ) -> Iterator[Tensor]:
-        """What the net sees (1, 3, H, W) of each image at each scale, one after the other."""
+    @torch.no_grad()
+    def _run(
+        self,
+        run: Callable[[Tensor], Any],
+        model: Evaluation,
+        images: Images,
+        scales: Sequence[int] | int | None,
+    ) -> list[list]:
+        """Of each image, what ``run`` makes of what the net sees (1, 3, H, W) at each scale."""
+        found = []
         for batch in self.batches(images, scales):
             with blamed(batch["data_samples"][0].img_path):
-                for image in batch["inputs"]:
-                    x = model.module.data_preprocessor({"inputs": image[0][None]})["inputs"]
-                    yield model.seen(x)
+                inputs = [image[0][None] for image in batch["inputs"]]
+                seen = [model.module.data_preprocessor({"inputs": x})["inputs"] for x in inputs]
+                found.append([run(model.seen(x)) for x in seen])
+        return found
 
-    @torch.no_grad()
-    def score_map(self, images: Images, scales: Sequence[int] | None = None) -> Any:
+    def score_map(self, images: Images, scales: Sequence[int] | int | None = None) -> Any:
         """The posteriors at every position: the score map's soft-max over the classes (Sec. 3.2).
 
         Of an image it is a list, for each Q (classes, h, w), float32 on the CPU.
@@ -305,23 +317,25 @@ class Net:
         Raises:
             UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
         """
-        net = self.namer
+        net = self.namer.eval()
         for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
             if not isinstance(part, kind):
                 raise UserError(
                     f"a {type(part).__name__} has no class score map: use a net with vgg_mm.VGG "
                     "and vgg_mm.VGGHead."
                 )
-        maps = [
-            net.head.score_map(net.extract_feat(x)).softmax(1)[0].float().cpu()
-            for x in self._seen(Evaluation(net), images, scales)
-        ]
-        number = len(scales or self.scales)
-        found = [maps[i : i + number] for i in range(0, len(maps), number)]
+
+        def posteriors_of(x: Tensor) -> Tensor:
+            return net.head.score_map(net.extract_feat(x)).softmax(1)[0].float().cpu()
+
+        found = self._run(posteriors_of, Evaluation(net), images, scales)
         return found[0] if is_one(images) else found
 
     def localise(
-        self, images: Images, classifier: Net | None = None, scales: Sequence[int] | None = None
+        self,
+        images: Images,
+        classifier: Net | None = None,
+        scales: Sequence[int] | int | None = None,
     ) -> Any:
         """Where the things are, by a net that predicts boxes (Appendix A).
 

@@ -39,6 +39,12 @@ def config_file(name: str | os.PathLike) -> Path:
     )
 
 
+def join_preprocessor(cfg: Config) -> None:
+    """Puts a config's ``data_preprocessor`` where the Runner puts it: into its ``model``."""
+    if "model" in cfg and (found := cfg.pop("data_preprocessor", None)):
+        cfg.model.setdefault("data_preprocessor", found)
+
+
 def get_config(name: str | os.PathLike) -> Config:
     """A config of the package by its name, such as ``'vgg16_d_jitter'``, or by its path.
 

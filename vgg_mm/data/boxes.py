@@ -176,7 +176,7 @@ class _Boxed:
     def __init__(self, *args: Any, boxes: str = "", keep: bool = False, **kwargs: Any) -> None:
         self.boxes = boxes
         self.keep = keep
-        self.split = kwargs.get("split", "")
+        self.split = kwargs.get("split", args[1] if len(args) > 1 else "")
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -195,7 +195,12 @@ class _Boxed:
             found = read_folder(place, paths)
         else:
             found = read_coco(place) if place.endswith(".json") else read_csv(place)
-        things = [found.get(path) or found.get(os.path.basename(path)) for path in paths]
+        # COCO's names may be those below the data set's folder, where paths are below the split's.
+        below = os.path.relpath(root, self.data_root or ".") if os.path.isdir(root) else ""
+        things = [
+            found.get(path) or found.get(f"{below}/{path}") or found.get(os.path.basename(path))
+            for path in paths
+        ]
         if not any(things):
             raise UserError(
                 f"{place} has boxes of other images: {shortened([*found], 2) or 'none'}, and in "

@@ -138,14 +138,14 @@ def of_config(cfg: Config) -> Sequence[str]:
     """
     errors = []
     for loader in ("train_dataloader", "test_dataloader"):
-        if not (data := cfg.get(loader, {}).get("dataset")):
+        if not (data := (cfg.get(loader) or {}).get("dataset")):
             continue
         data = next(each for each in levels(data) if {"dataset", "datasets"}.isdisjoint(each))
         try:
             dataset = DATASETS.build({**data, "pipeline": [], "lazy_init": True})
             if "classes" not in metainfo(dataset):  # they are its folders
                 dataset.full_init()
-        except UserError as error:
+        except (UserError, OSError) as error:  # the latter is other libraries'
             errors.append(str(error))
             continue
         if classes := metainfo(dataset).get("classes"):

@@ -95,15 +95,15 @@ def images_below(
     paths = sorted(files_below(root))
     if in_folders:
         paths = sorted((x for x in paths if "/" in x), key=lambda path: path.partition("/"))
-    others = [path for path in paths if not path.lower().endswith(tuple(extensions))]
+    images = [path for path in paths if path.lower().endswith(tuple(extensions))]
+    others = sorted({*paths} - {*images})
     if not others:
         return paths, ""
     endings = Counter(os.path.splitext(path)[1].lower() or "none" for path in others)
     counts = ", ".join(f"{ending} {n}" for ending, n in endings.most_common(5))
-    left_out = {*others}
-    return [path for path in paths if path not in left_out], (
+    return images, (
         f"{root}: {len(others)} file(s) left out, no images by their endings ({counts}), such as "
-        f"{min(others)}"
+        f"{others[0]}"
     )
 
 
@@ -118,4 +118,4 @@ def find_images(folder: str | os.PathLike) -> list[str]:
         raise UserError(f"no image in {folder} or below it ({', '.join(EXTENSIONS)}).")
     if left_out:
         print(left_out, file=sys.stderr)
-    return sorted(os.path.join(folder, path) for path in paths)
+    return [os.path.join(folder, path) for path in paths]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vgg_mm.data.files import find_images
+from vgg_mm.data.images import CorruptImageError
 from vgg_mm.errors import UserError
 
 One: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, Image.Image, Tensor]
@@ -36,7 +36,7 @@ def samples(images: Images) -> list[dict[str, Any]]:
     if is_one(images):
         return [sample(images, "the image")]
     if isinstance(images, str | os.PathLike):
-        return [dict(img_path=path) for path in find_images(images)]
+        return [dict(img_path=path) for path in find_images(os.path.expanduser(images))]
     many: Any = images
     if not len(many):
         raise UserError("there is no image: the list is empty.")
@@ -46,7 +46,7 @@ def samples(images: Images) -> list[dict[str, Any]]:
 def is_one(images: Images) -> bool:
     """Whether it is one image, no folder, list or batch."""
     if isinstance(images, str | os.PathLike):
-        return not os.path.isdir(images)
+        return not os.path.isdir(os.path.expanduser(images))
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim != 4
     return not isinstance(images, Sequence)
@@ -55,14 +55,17 @@ def is_one(images: Images) -> bool:
 def sample(image: Any, name: str) -> dict[str, Any]:
     """An image for a pipeline, see :func:`samples`; ``name`` is what messages call it."""
     if isinstance(image, str | os.PathLike):
-        return dict(img_path=str(Path(image).expanduser()))
+        return dict(img_path=os.path.expanduser(os.fspath(image)))
     return dict(img_path=name, img=np.ascontiguousarray(_rgb(image, name)[..., ::-1]))
 
 
 def _rgb(image: Any, name: str) -> np.ndarray:
     """RGB uint8 (H, W, 3)."""
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
+        try:
+            image = ImageOps.exif_transpose(image)
+        except OSError as error:  # Pillow reads the pixels only now
+            raise CorruptImageError(f"{name}: {error}.") from error
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))

@@ -9,14 +9,15 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from threading import Lock
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from vgg_mm.data.jpeg import EOI, SOI, Cut, Header
 from vgg_mm.data.parts import Part
@@ -49,6 +50,7 @@ REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
+_PILLOW = Lock()  # whose limit is the same for all threads
 _DARK_SAID = mmap.mmap(-1, 1)  # shared with the workers that a process forks
 
 
@@ -113,10 +115,10 @@ def begin_reading(
 
 
 def _read(path: str | os.PathLike, backend_args: dict | None) -> bytes:
-    backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
     try:
+        backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
         data = backend.get(path)
     except Exception as error:  # each store has its own
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -225,6 +227,8 @@ def _decode_any(data: bytes, name: str, mode: str) -> np.ndarray | None:
             f"{name}: its numbers are {kind}, of which none is known to be white. Save it with 8 "
             "or 16 bits."
         )
+    elif kind == np.uint8 and (image := _transparent(data)) is not None:
+        return image
     full = 1 if kind.kind == "f" else np.iinfo(kind).max
     white = _white(data, raw) or full
     if raw.ndim == 3 and raw.shape[2] == 4 and mode != "CMYK":
@@ -267,6 +271,19 @@ def _scale(image: np.ndarray, white: float) -> np.ndarray:
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
+def _transparent(data: bytes) -> np.ndarray | None:
+    """An image of 8 bits with transparency, on white; None if it has none, or Pillow fails.
+
+    OpenCV turns none of them by its EXIF, knows no transparent grey, and multiplies a TIFF's
+    colours by how opaque they are.
+    """
+    with suppress(Exception), _open(data, ["PNG", "WEBP", "TIFF"]) as image:
+        if image.has_transparency_data:
+            rgba = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+            return _on_white(rgba[..., [2, 1, 0, 3]], 255)
+    return None
+
+
 def _on_white(image: np.ndarray, white: float) -> np.ndarray:
     image = image.astype(np.float32) / white
     color, alpha = image[..., :3], image[..., 3:]
@@ -279,22 +296,19 @@ def _is_png(data: bytes) -> bool:
 
 def described(data: bytes) -> tuple[int, int, str]:
     """An image's height, width and mode by Pillow, before it is decoded; zeros if unknown."""
-    stream = io.BytesIO(data)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's to look at
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(stream, formats=FORMATS) as image:
+            with _open(data, FORMATS) as image:
                 return image.height, image.width, image.mode
     except Exception:  # no image, or of a kind that Pillow does not know
         pass
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     try:
         if _is_png(data):  # its texts may be too long for Pillow
             width, height = struct.unpack(">II", data[16:24])
         elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
+            stream = io.BytesIO(data)
             stream.seek(tags.next)
             tags.load(stream)
             width, height = tags[256], tags[257]
@@ -304,6 +318,16 @@ def described(data: bytes) -> tuple[int, int, str]:
     except Exception:
         return 0, 0, ""
     return height, width, ""
+
+
+def _open(data: bytes, formats: list[str]) -> Image.Image:
+    """Pillow's image, of any size: whether that is too large is the caller's to look at."""
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def placed(results: dict) -> np.ndarray:

@@ -209,8 +209,8 @@ def multi_scale(cfg: Config) -> ConfigDict:
     Raises:
         UserError: If the config does not say how to test.
     """
-    found = [t for t in cfg.get("tta_pipeline", []) if t.type == "vgg_mm.MultiScale"]
-    if len(found) != 1 or "tta_model" not in cfg:
+    found = [t for t in cfg.get("tta_pipeline") or [] if t.type == "vgg_mm.MultiScale"]
+    if len(found) != 1 or not cfg.get("tta_model"):
         raise UserError(
             f"{cfg.filename} does not say how to test: it needs a tta_model of vgg_mm.Evaluation "
             "and a tta_pipeline with vgg_mm.MultiScale, as configs/_base_ has them."

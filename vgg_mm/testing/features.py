@@ -19,8 +19,7 @@ from vgg_mm.models import VGG, VGGFC
 from vgg_mm.registry import MODELS
 from vgg_mm.testing.evaluation import Evaluation
 from vgg_mm.testing.scores import Stored
-
-FCS = ("fc6", "fc7", "fc8")
+from vgg_mm.weights.layouts import FCS
 
 
 def tappable(net: Any, before_relu: bool = False) -> dict[str, nn.Module]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vgg_mm.arrays import blocks
-from vgg_mm.cli.configs import get_config
+from vgg_mm.cli.configs import get_config, join_preprocessor
 from vgg_mm.data.classes import differences, metainfo
 from vgg_mm.data.images import blamed
 from vgg_mm.errors import UserError
@@ -78,6 +78,7 @@ class Joined:
 
     def __init__(self, config: str, checkpoint: str, scales: Sequence[int] | None = None) -> None:
         self.cfg = get_config(config)
+        join_preprocessor(self.cfg)
         self.checkpoint = checkpoint
         self.scales = None if scales is None else [*scales]
         self.net: ImageClassifier = build_classifier(self.cfg.model)

@@ -98,7 +98,7 @@ class Labelled(Dataset):
     def __init__(self, data: Any, run: Callable[[dict], dict]) -> None:
         self.data = Folders(data_root=os.fspath(data)) if isinstance(data, str | Path) else data
         self.run = run
-        self.meta = metainfo(self.data) or {}
+        self.meta = metainfo(self.data)
         if not self.meta and isinstance(names := getattr(data, "classes", None), list | tuple):
             self.meta = dict(classes=names)
         if not len(self):
@@ -111,9 +111,10 @@ class Labelled(Dataset):
         """An image's ``inputs``, a list of uint8 (3, H, W), and ``data_samples`` with its label."""
         if hasattr(self.data, "get_data_info"):
             info = self.data.get_data_info(index)
-            image, label = info["img_path"], info["gt_label"]
+            start, label = {k: info[k] for k in ("img_path", "file") if k in info}, info["gt_label"]
         else:
             image, label = self.data[index]
-        packed = self.run(sample(image, f"image {index}"))
+            start = sample(image, f"image {index}")
+        packed = self.run(start)
         packed["data_samples"].set_gt_label(int(label))
         return packed

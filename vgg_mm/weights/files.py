@@ -25,6 +25,8 @@ from vgg_mm.weights.checkpoint import read_checkpoint
 from vgg_mm.weights.folder import WEIGHTS, meta_beside
 from vgg_mm.writing import replacing
 
+# The beginning of a file's SHA-256 in its name, which is no date.
+DIGEST = re.compile(r"-(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])\.)([0-9a-f]{8,})\.")
 LISTS = {
     "torchvision": mmengines.get_torchvision_models,
     "modelzoo": mmengines.get_torchvision_models,
@@ -92,8 +94,8 @@ def local(source: str | os.PathLike) -> Path:
     if not name:
         raise UserError(f"{source} names no file.")
     folder = Path(torch.hub.get_dir(), "checkpoints")
-    digest = re.search(r"-([0-9a-f]{8,})\.", name)
-    if not digest:  # the same name may come from elsewhere too
+    digest = DIGEST.search(name)
+    if not digest or not source.startswith("http"):  # it may come from elsewhere too
         folder /= hashlib.sha256(source.encode()).hexdigest()[:12]
     path = folder / name
     try:
@@ -118,14 +120,15 @@ def hub_folder(address: str) -> str:
     """
     hub = library("huggingface_hub", "hf://")
     name, _, revision = address.removeprefix("hf://").partition("@")
-    wanted = ["config.json", WEIGHTS]
     try:
-        folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=wanted)
+        folder = hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=["config.json", WEIGHTS]
+        )
     except Exception as error:  # the Hub's, httpx's and the system's
         line = str(error).strip().split("\n")[0]
         raise UserError(f"{address} could not be had: {type(error).__name__}: {line}") from None
-    if not os.path.isfile(os.path.join(folder, wanted[1])):
-        raise UserError(f"{address} has no {wanted[1]}; no other file of the Hub is read.")
+    if not os.path.isfile(os.path.join(folder, WEIGHTS)):
+        raise UserError(f"{address} has no {WEIGHTS}; no other file of the Hub is read.")
     return folder
 
 
@@ -174,6 +177,8 @@ def format_of(path: Path) -> str:
         head = file.read(600)
         file.seek(max(path.stat().st_size - 8, 0))
         tail = file.read()
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "safetensors"
     what = next((said for start, said in REFUSED.items() if re.match(start, head, re.S)), None)
     ending = ENDINGS.get(path.suffix)
     if head.startswith(b"PK\x03\x04"):
@@ -194,8 +199,6 @@ def format_of(path: Path) -> str:
         raise UserError(f"{path} is {what}, which is not read.")
     if head.startswith(b"\x89HDF"):
         return "hdf5"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        return "safetensors"
     if ending is None and head[:1] in (b"\x08", b"\x0a"):  # ONNX's version, Caffe's name
         return {b"\x08": "onnx", b"\x0a": "caffe"}[head[:1]]
     return "torch" if head[:1] in (b"\x80", b"P") else ending or "torch"
