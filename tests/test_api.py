@@ -124,6 +124,13 @@ def test_the_posteriors_are_those_of_testing_to_the_bit(cfg, checkpoint):
         assert scores.metrics() == tested.metrics()
         for key in ("views", "scales", "flip", "grid", "crop_size", "arch"):
             assert scores.protocols[0][key] == tested.protocols[0][key]
+    averaged, state = copy.deepcopy(cfg), torch.load(checkpoint)
+    weights = {f"module.{name}": 2 * value for name, value in state["state_dict"].items()}
+    torch.save(state | dict(ema_state_dict=weights), "ema.pth")  # state_dict has the averages
+    for hook in ("EMAHook", "mmengine.EMAHook"):
+        averaged.custom_hooks = [dict(type=hook)]
+        evaluate(averaged, "ema.pth", "ema.npz")
+        assert np.array_equal(Scores.load("ema.npz").posteriors, tested.posteriors)
     dense = vgg_mm.evaluate(net, tested.root, "dense", [45])
     assert np.allclose(dense.posteriors[:, 0], tested.posteriors[:, 1], atol=1e-6)
 

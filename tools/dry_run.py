@@ -83,33 +83,34 @@ def dry_run(cfg: Config, evaluate: Callable[..., dict] | None) -> None:
     with _beside(work_dir) as scratch:
         cfg.work_dir = scratch
         runner, times = _train(cfg, accumulated * math.ceil(STEPS / accumulated))
-        disk = _disk(runner, work_dir)
-        loader, val_loader = runner.train_dataloader, runner.val_dataloader
+        loaders, free = [runner.train_dataloader], _free(work_dir)
         step = median(b - a for a, b in zip(times, times[1:], strict=False))
-        few = runner.val_loop.dataloader = _Few(val_loader, 2)
-        start = time.perf_counter()
-        runner.val_loop.run()
-        validation = (time.perf_counter() - start) / len(few) * len(val_loader)
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                hook.save(runner)
+        validation = 0.0
+        if runner.val_loop:
+            loaders.append(val_loader := runner.val_dataloader)
+            few = runner.val_loop.dataloader = _Few(val_loader, 2)
+            start = time.perf_counter()
+            runner.val_loop.run()
+            validation = (time.perf_counter() - start) / len(few) * len(val_loader)
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+        hook.save(runner)
         lines = _lines(runner, step, validation)
-        lines.insert(2, disk)
 
         barrier()
         folder = [scratch]  # the one with the main process's checkpoint
         broadcast_object_list(folder)
-        checkpoint = str(latest(folder[0]))
-        end_workers(loader, val_loader)
-        del runner, loader, val_loader, few, hook
+        checkpoint = latest(folder[0])
+        lines.insert(2, _disk(checkpoint, hook.keep, free, work_dir))
+        end_workers(*loaders)
+        del runner, loaders, hook
         gc.collect()  # a GPU may not hold two nets
-        cfg.resume, cfg.load_from = True, checkpoint
+        cfg.resume, cfg.load_from = True, str(checkpoint)
         runner, _ = _train(cfg, 1)
         end_workers(runner.train_dataloader)
         del runner
         gc.collect()
         if evaluate:
-            evaluate(cfg, checkpoint, Path(folder[0], "scores.npz"), few=True)
+            evaluate(cfg, str(checkpoint), Path(folder[0], "scores.npz"), few=True)
         barrier()
     if is_main_process():
         print("\n".join(lines))
@@ -158,21 +159,23 @@ def _train(cfg: Config, steps: int) -> tuple[Runner, list[float]]:
         runner.train()
     except _EnoughError:
         runner.train_loop._iter += 1
+        if shards := getattr(runner.model, "shards", None):
+            shards.join()
         return runner, watch.times
     raise UserError(f"the run has fewer than {steps} steps left; nothing to estimate.")
 
 
 def _lines(runner: Runner, step: float, validation: float) -> list[str]:
-    loader, val_loader = runner.train_dataloader, runner.val_dataloader
-    epochs = runner.max_epochs - runner.epoch
-    tests = math.ceil(epochs / runner.train_loop.val_interval)
+    loader, epochs = runner.train_dataloader, runner.max_epochs - runner.epoch
+    tests = math.ceil(epochs / runner.train_loop.val_interval) if runner.val_loop else 0
+    tested = f", {len(runner.val_dataloader.dataset)} for validation" if tests else ""
     total = epochs * len(loader) * step + tests * validation
     images = loader.batch_size * runner.world_size
     classes = metainfo(loader.dataset).get("classes")
     return [
         f"data: {len(loader.dataset)} training images"
         + (f" of {len(classes)} classes" if classes else "")
-        + f", {len(val_loader.dataset)} for validation",
+        + tested,
         f"start: {runner.message_hub.get_info('started_from')}",
         f"speed: {step:.3g} s a step of {images} images, {images / step:.3g} images/s; "
         f"{validation:.3g} s a validation",
@@ -181,13 +184,14 @@ def _lines(runner: Runner, step: float, validation: float) -> list[str]:
     ]
 
 
-def _disk(runner: Runner, work_dir: Path) -> str:
-    weights = sum(p.numel() * p.element_size() for p in runner.model.parameters())
-    size = 2 * weights / 1e9  # with the optimiser's momentum
-    (keep,) = (hook.keep for hook in runner.hooks if isinstance(hook, CheckpointHook))
+def _free(work_dir: Path) -> float:
+    """GB."""
+    return shutil.disk_usage(_existing(work_dir)).free / 1e9
+
+
+def _disk(checkpoint: Path, keep: int, free: float, work_dir: Path) -> str:
+    size, folder = checkpoint.stat().st_size / 1e9, _existing(work_dir)
     needed = (keep + 2) * size  # the best, and the one that is being written
-    folder = _existing(work_dir)
-    free = shutil.disk_usage(folder).free / 1e9
     if needed > free:
         raise UserError(
             f"{keep + 2} checkpoints of {size:.2g} GB do not fit into the {free:.2g} GB that are "

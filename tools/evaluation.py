@@ -8,23 +8,32 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from tools.analysis.layers import build
 from tools.keeping import parts_folder
 from vgg_mm.data.wrappers import with_pipeline
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import check_input
 from vgg_mm.paper import stages
-from vgg_mm.registry import DATASETS, MODELS
+from vgg_mm.registry import DATASETS
 from vgg_mm.signals import outlive
 from vgg_mm.testing.evaluation import Evaluation, finds_boxes, multi_scale
 from vgg_mm.testing.localisation import Localizer, net_protocol
 from vgg_mm.testing.scores import file_sha256
 from vgg_mm.weights.checkpoint import read_checkpoint
+
+
+class TrainingRunner(Runner):
+    """A Runner that leaves a config that begins anew, wherever this run went on from."""
+
+    def dump_config(self) -> None:
+        """Writes the config to the work dir."""
+        self.cfg.update(resume=False, load_from=None)
+        super().dump_config()
 
 
 class EvaluationRunner(Runner):
@@ -48,8 +57,7 @@ def check_protocol(cfg: Config) -> Evaluation:
     """
     multi_scale(cfg)
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
-    with torch.device("meta"):
-        model = MODELS.build(dict(**cfg.tta_model, module=cfg.model))
+    model = build(dict(**cfg.tta_model, module=cfg.model))
     if isinstance(model, Localizer):
         model.check_files()
     return model
@@ -199,7 +207,7 @@ def _run(
     loader = cfg.test_dataloader
     loader.dataset = with_pipeline(loader.dataset, cfg.tta_pipeline)
     tested = loader.dataset.to_dict(), cfg.model.to_dict()
-    parts = parts_folder(saver["file"], protocol, *tested)
+    parts = parts_folder(saver["file"], protocol, *tested, saver.get("half"))
     loader.collate_fn = dict(type="pseudo_collate")
     loader.sampler = dict(type="vgg_mm.RemainingSampler", parts=str(parts))
     if few:
@@ -208,9 +216,11 @@ def _run(
         loader.num_batch_per_epoch = 1
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_evaluator = dict(**saver, protocol=protocol, parts=str(parts))
-    # Features are of data with classes of its own; a test is of the checkpoint's.
-    compared = ("vgg_mm.ClassesHook", "vgg_mm.ClassCountHook")
-    kept = [hook for hook in cfg.get("custom_hooks", []) if hook.get("type") not in compared]
+    # Features are of data with classes of its own; a test is of the checkpoint's. Its weights are
+    # the averages already.
+    others = ("ClassesHook", "ClassCountHook", "EMAHook")
+    kept = [hook for hook in cfg.get("custom_hooks", []) if _name(hook) not in others]
+    (cfg.get("model_wrapper_cfg") or {}).pop("shard_fc", None)  # which is for steps
     # The bar tells how far the test is, the log only its end.
     cfg.custom_hooks = [*kept, *hooks, dict(type="vgg_mm.ProgressBarHook")]
     logger = dict(type="LoggerHook", interval=sys.maxsize)
@@ -219,3 +229,9 @@ def _run(
     runner = EvaluationRunner.from_cfg(cfg)
     outlive(runner.test_dataloader)
     return runner.test()
+
+
+def _name(hook: dict) -> str:
+    """A hook's name without its toolbox's."""
+    kind = hook["type"]
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count, repeat
@@ -66,6 +67,8 @@ class RemainingSampler(Sampler):
         kept = (read_arrays(part)["names"].tolist() for part in Path(parts).glob("*.npz"))
         done = {name for names in kept for name in names}
         names = [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise UserError(f"{twice[0]} is in the data set more than once: list each image once.")
         remaining = [i for i, name in enumerate(names) if name not in done]
         remaining.sort(key=names.__getitem__)  # as in the file: a part then holds neighbours
         self.scored = len(dataset) - len(remaining)
@@ -123,7 +126,7 @@ class SaveScores(BaseMetric):
     def _keep(self) -> None:
         if self.results:
             names, labels, values = zip(*self.results, strict=True)
-            name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+            name = hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()[:16]
             with replacing(self.parts / f"{name}.npz") as file:
                 rows = np.array(values, self.dtype)
                 write_arrays(file, dict(names=names, labels=labels, values=rows))

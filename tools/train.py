@@ -94,17 +94,19 @@ def main() -> None:
     cfg = load_config(args)
 
     from mmengine.dist import barrier, is_main_process
-    from mmengine.runner import Runner
 
     from tools.analysis.localisation import localise_and_tell
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
-    from tools.evaluation import check_protocol, evaluate, names_classes
+    from tools.evaluation import TrainingRunner, check_protocol, evaluate, names_classes
     from tools.processes import start_processes
     from tools.resume import latest
     from vgg_mm.testing.evaluation import finds_boxes
     from vgg_mm.weights.checkpoint import read_checkpoint
 
+    if cfg.get("resume") and not (args.resume or args.start_from or args.init_from_a):
+        args.resume = cfg.get("load_from") or "latest"
+    cfg.resume = False
     hooks = cfg.setdefault("custom_hooks", [])
     begins = "the training begins"
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -116,17 +118,19 @@ def main() -> None:
         else:
             args.resume = None if args.resume == "latest" else args.resume
             begins = f"{why}: nothing is saved in {cfg.work_dir} yet, so the training begins"
+    elif args.resume:
+        read_checkpoint(args.resume)
     if args.resume:
         cfg.resume, cfg.load_from = True, args.resume
-        read_checkpoint(args.resume)
     elif args.start_from:
         cfg.load_from = args.start_from
-        cfg.optim_wrapper.optimizer.lr = cfg.get("start_from_lr", cfg.optim_wrapper.optimizer.lr)
+        if "start_from_lr" in cfg and "optim_wrapper.optimizer.lr" not in (args.cfg_options or {}):
+            cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
     if args.init_from_a and not args.resume:
         origin = dict(checkpoint=args.init_from_a, prefix=args.prefix)
         std = cfg.get("init_from_a_std", 0.01)
         hooks.append(dict(type="vgg_mm.InitFromA", std=std, **origin))
-    elif cfg.get("load_from") and not cfg.get("resume"):
+    elif cfg.get("load_from") and not args.resume:
         origin = dict(checkpoint=cfg.load_from, prefix=args.prefix)
         hooks.append(dict(type="vgg_mm.StartFrom", **origin))
         cfg.load_from = None
@@ -134,8 +138,9 @@ def main() -> None:
         cfg.optim_wrapper.update(mixed_precision())
     if args.tensorboard:
         library("tensorboard", "--tensorboard", "tensorboard")
-        cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
-    if args.auto_scale_lr:
+        backends, board = cfg.visualizer.vis_backends, dict(type="TensorboardVisBackend")
+        backends += [] if board in backends else [board]
+    if args.auto_scale_lr and not cfg.auto_scale_lr.get("enable"):
         # mmengine multiplies the batch by the processes; a step may take several of them.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get("accumulative_counts", 1)
         cfg.auto_scale_lr.enable = True
@@ -146,15 +151,17 @@ def main() -> None:
     if args.dry_run:
         dry_run(cfg, evaluate if tested else None)
         return
-    runner = Runner.from_cfg(cfg)
+    runner = TrainingRunner.from_cfg(cfg)
     runner.logger.info(f"{begins}.")
     runner.train()
     barrier()  # the main process may still be writing the checkpoint
 
     work_dir = Path(runner.work_dir)
-    best = str(work_dir / "best.pth")
+    best = work_dir / "best.pth"  # which a run without a validation lacks
+    best = str(best if best.exists() else latest(work_dir))
     if not tested:
-        print(f"Best checkpoint: {best}, not tested, for the config has no tta_model")
+        if is_main_process():
+            print(f"Best checkpoint: {best}, not tested, for the config has no tta_model")
         return
     if finds_boxes(cfg):
         left = work_dir / "true_class.npz"

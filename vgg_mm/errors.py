@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -103,8 +102,6 @@ def run(main: Callable[[], None]) -> None:
     with its children, at status 128 + the signal. With the environment's ``VGG_MM_DEBUG=1`` every
     error shows its traceback.
     """
-    # mmcv-lite warns at import of an op that no VGG needs.
-    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     folders = Path(main.__code__.co_filename).resolve().parents
     sys.path[:0] = [str(folder.parent) for folder in folders if folder.name == "tools"][:1]
     try:

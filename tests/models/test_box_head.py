@@ -142,6 +142,18 @@ def test_a_batch_without_a_box_moves_nothing():
     assert loss == 0 and not any(p.grad.any() for p in made.parameters())
 
 
+def test_targets_keep_their_digits_in_mixed_precision():
+    made, samples = head(), [sample([3, 5, 30, 41], label=2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = made.loss(feats(), samples)["loss"]
+        predicted = made(feats())[0, 2].float()
+    samples[0].gt_bboxes = samples[0].gt_bboxes.int()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made.loss(feats(), samples)["loss"] == loss
+    expected = (predicted - made.units(torch.tensor([3.0, 5, 30, 41]))).square().sum() / 2
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_halves_of_a_batch_average_to_the_whole():
     made, rng = head(), np.random.default_rng(0)
     samples = []

@@ -128,7 +128,7 @@ def test_the_config_that_a_run_leaves_is_the_runs(trained, typed, tmp_path):
 def test_resume_goes_on(trained, typed, tmp_path):
     cwd, _ = trained
     shutil.copytree(cwd / "work_dirs/demo", tmp_path / "run")
-    arguments = [DEMO, "--resume", "--work-dir", tmp_path / "run", "--cfg-options", *SHORT]
+    arguments = [DEMO, "--work-dir", tmp_path / "run", "--cfg-options", *SHORT, "resume=True"]
     printed = typed(cwd, "train", *arguments, "train_cfg.max_epochs=2")
     assert "Epoch(train) [2]" in printed
     assert "Epoch(train) [1]" not in printed
@@ -168,6 +168,9 @@ def test_the_papers_chain(trained, tool, tmp_path, monkeypatch):
     S = "train_dataloader.dataset.dataset.pipeline.0.S=(32,64)"
     log, jitter = chained("jitter", "D", 1, "--start-from", d, "--cfg-options", S)
     assert f"Started from the weights of {d}" in log and "lr: 1.0000e-03" in log
+    lower = "optim_wrapper.optimizer.lr=1e-4"
+    log, _ = chained("lower", "D", 1, "--start-from", d, "--cfg-options", lower)
+    assert "lr: 1.0000e-04" in log
     assert torch.load(jitter)["meta"]["started_from"] == f"the weights of {d}"
 
 

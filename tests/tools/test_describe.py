@@ -1,3 +1,4 @@
+import re
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_layer_table():
     assert max(map(len, table)) <= 100
 
 
+def test_a_net_that_computes_while_it_is_made():
+    head = dict(type="LinearClsHead", num_classes=5, in_channels=512)
+    neck, backbone = dict(type="GlobalAveragePooling"), dict(type="ResNet", depth=18)
+    net = dict(type="ImageClassifier", backbone=backbone, neck=neck, head=head)
+    tested = build(dict(type="vgg_mm.Evaluation", module=net))
+    layers = describe(tested.module, 224, 224)
+    assert total(layers, "parameters") == 11_179_077
+    assert not any(layer.field or layer.stride for layer in layers)  # shortcuts lie beside others
+    table = layer_table(layers).splitlines()
+    assert re.search(r"conv1 .* 64 x 112x112 +- +- ", table[1])
+    assert re.search(r"fc .* 5 +- +- ", table[-2])
+
+
 def test_lesson_has_table_1(text):
     lines = text[: text.index("soft-max")].splitlines()
     cells = [[line[i : i + 16].strip(" *") for i in range(0, 96, 16)] for line in lines]
@@ -172,7 +186,7 @@ def test_tool(tool):
     ("config", "size", "message"),
     [
         ("vgg16_d_256x.py", [], "no config"),
-        ("vgg16_d_jitter.py", ["--size", 223], "at least 224 pixels"),
+        ("vgg16_d_jitter.py", ["--size", 223], "224 pixels with five pools"),
         ("vgg16_d_jitter.py", ["--size", 15, 300], "15x300 .* at least 32 pixels"),
         ("vgg16_d_jitter.py", ["--size", 0], "0x0"),
         ("vgg16_d_jitter.py", ["--size", 1, 2, 3], "not 3 numbers"),

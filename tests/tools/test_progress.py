@@ -1,13 +1,15 @@
 """What a test tells of itself: how far it is, and what the paper has for its protocol."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine import Config
 
 from tools.analysis.paper_tables import beside_paper
-from tools.keeping import ProgressBarHook
+from tools.keeping import ProgressBarHook, RemainingSampler, SaveScores
 from vgg_mm.errors import UserError
 from vgg_mm.testing import Scores
 from vgg_mm.testing.evaluation import multi_scale
@@ -60,6 +62,19 @@ def save(file, images=3, classes=12, **changes):
         protocols=[protocol],
     ).save(file)
     return file
+
+
+def test_names_are_whatever_the_disk_has_and_each_is_there_once(tmp_path):
+    parts = tmp_path / "s.npz.parts"
+    saver = SaveScores(file=str(tmp_path / "s.npz"), protocol={}, parts=str(parts))
+    name = os.fsdecode(b"a/caf\xe9.jpg")
+    values = torch.zeros(1, 2)
+    saver.process({}, [dict(img_path=name, gt_label=torch.tensor([0]), posteriors=values)])
+    saver._keep()
+    data = type("Data", (list,), dict(get_data_info=lambda self, i: dict(img_path=self[i])))
+    assert [*RemainingSampler(data([name, "a/b.jpg"]), str(parts))] == [1]
+    with pytest.raises(UserError, match="b.jpg is in the data set more than once"):
+        RemainingSampler(data(["b.jpg", "a.jpg", "b.jpg"]), str(parts))
 
 
 def test_the_papers_row_is_that_of_the_very_protocol(tmp_path):

@@ -167,7 +167,7 @@ def test_mistakes(model, picture, tool):
         ("folder", *SMALL): "no image folder",
         ("cut.png", *SMALL): "cut.png: the image is truncated",
         (picture, "--top", 0, *SMALL): "--top 0: show 1 to 20 classes",
-        (picture, "--scales", 40, *SMALL): "shortest side must be at least 64 pixels",
+        (picture, "--scales", 40, *SMALL): "shortest side must be at least 2 times",
         (picture, "--scales", 0, *SMALL): "MultiScale: each scale must be a number of pixels",
         (picture, "--out", "folder", *SMALL): "folder: Is a directory",
     }.items():

@@ -407,6 +407,8 @@ def test_lacking_boxes_have_commands_that_make_them(tables, test_parser):
         if row in TABLE_8:
             assert args.true_class and args.config == "configs/vgg16_d_384_boxes.py" and not before
             options = args.cfg_options or {}
+            kind = f"{'_scr' * (row.regression == 'SCR')}{'_fc' * (row.trained == 'fc')}"
+            assert args.checkpoint == f"work_dirs/vgg16_d_384_boxes{kind}/best.pth"
             assert options.get("model.head.per_class", True) == (row.regression == "PCR")
             assert options.get("model.backbone.frozen_stages", 0) == 5 * (row.trained == "fc")
             continue

@@ -1,5 +1,6 @@
 """Sec. 3.1: the schedule, the initialisation, and runs that nothing can spoil."""
 
+import copy
 import errno
 import inspect
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from torch._dynamo.utils import counters
 from torch.utils.model_zoo import load_url
 
 from tools.analysis.report import curves
+from tools.dry_run import dry_run
+from tools.evaluation import TrainingRunner
 from tools.resume import latest
 from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
@@ -100,6 +104,11 @@ def test_a_schedule_goes_on_from_its_state_but_obeys_the_config():
     same = PlateauLR(optimizer, patience=0, drops=3)
     same.load_state_dict(state)
     assert same.ended
+
+
+def test_what_it_has_no_use_for_is_refused():
+    with pytest.raises(UserError, match="PlateauLR has no cooldown, min_value: the rate falls"):
+        plateau(cooldown=5, min_value=0.01)
 
 
 def test_a_missing_metric_is_named():
@@ -421,6 +430,84 @@ def test_a_finished_run_that_goes_on_elsewhere_has_its_best_there(
     (log,) = (tmp_path / "b").glob("*/*.log")
     says = f"The best checkpoint, of epoch 1, is not beside {resumed}, which takes its place"
     assert (says in log.read_text()) != whole
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_has_the_best_of_then(
+    jpeg_tree, tmp_path, monkeypatch
+):
+    scores = iter([60.0, 70.0, 50.0])
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, size: {"accuracy/top1": next(scores)})
+    cfg = narrow(jpeg_tree, tmp_path)
+    train(cfg)
+    assert checkpoints(tmp_path)["best.pth"]["meta"]["epoch"] == 2
+    train(narrow_like(cfg), resume=tmp_path / "epoch_1.pth")
+    saved = checkpoints(tmp_path)
+    assert saved["best.pth"]["meta"]["epoch"] == 1
+    assert saved["best_before_epoch_1.pth"]["meta"]["epoch"] == 2
+
+
+def test_a_kill_between_the_best_and_the_newest_leaves_both(jpeg_tree, tmp_path, monkeypatch):
+    def killed(path, text):
+        if path.name == "last_checkpoint":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("vgg_mm.training.checkpoints.write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(narrow(jpeg_tree, tmp_path))
+    assert checkpoints(tmp_path)["best.pth"]["meta"]["epoch"] == 1
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes(jpeg_tree, tmp_path):
+    (tmp_path / ".epoch_5.pth.1234.tmp").touch()
+    train(narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1}))
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_run_keeps_the_seed_that_it_began_with(jpeg_tree, tmp_path):
+    options = {"default_hooks.checkpoint.iters": 2, "train_cfg.max_epochs": 1}
+    cfg = narrow(jpeg_tree, tmp_path, **options)
+    cfg.randomness = dict(seed=1)
+    whole = train(cfg).model.state_dict()
+    again = narrow_like(cfg)
+    again.randomness = dict(seed=0)
+    runner = train(again, resume=tmp_path / "iter_2.pth")
+    assert runner.train_dataloader.sampler.seed == runner.seed == 1
+    assert all(map(torch.equal, runner.model.state_dict().values(), whole.values()))
+
+
+def test_a_run_leaves_a_config_that_begins_anew(jpeg_tree, tmp_path):
+    cfg = narrow(jpeg_tree, tmp_path)
+    cfg.resume, cfg.load_from = True, "gone/iter_2.pth"
+    runner = TrainingRunner.from_cfg(cfg)
+    left = Config.fromfile(tmp_path / "demo.py")
+    assert runner._resume and not left.resume and left.load_from is None
+
+
+def test_averages_are_not_exchanged_where_a_validation_is_stopped(jpeg_tree, tmp_path, monkeypatch):
+    saved = []
+    for folder, stop in (("whole", 0), ("stopped", signal.SIGTERM)):
+        cfg = narrow(jpeg_tree, tmp_path / folder, **{"train_cfg.max_epochs": 1})
+        cfg.custom_hooks.append(dict(type="EMAHook", momentum=0.1))
+        in_validation = lambda runner, stop=stop: (  # noqa: E731
+            stop if runner.message_hub.get_info("awaits_validation", False) else 0
+        )
+        monkeypatch.setattr("vgg_mm.training.checkpoints._stop", in_validation)
+        with pytest.raises(SystemExit) if stop else nullcontext():
+            train(cfg)
+        saved += [read_checkpoint(latest(tmp_path / folder))]
+    whole, stopped = saved
+    for key in ("state_dict", "ema_state_dict"):
+        assert all(map(torch.equal, stopped[key].values(), whole[key].values()))
+    own, average = (whole[k] for k in ("ema_state_dict", "state_dict"))
+    assert not own["module.head.fc8.weight"].equal(average["head.fc8.weight"])
+
+
+def test_without_a_validation_the_newest_is_tested(jpeg_tree, tmp_path):
+    cfg = narrow(jpeg_tree, tmp_path)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    dry_run(copy.deepcopy(cfg), None)
+    train(narrow_like(cfg))
+    assert latest(tmp_path).name == "epoch_2.pth" and not (tmp_path / "best.pth").exists()
 
 
 def test_logs_the_speed_and_the_wait_for_data(jpeg_tree, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -25,7 +25,8 @@ class LayerInfo:
         notation: What Table 1 calls it, such as ``conv3-64``.
         shape: (channels, height, width) of its output.
         field: Receptive field: the side, in input pixels, of the square that one output sees.
-        stride: The distance, in input pixels, between the squares of neighbouring outputs.
+        stride: The distance, in input pixels, between the squares of neighbouring outputs. Both
+            are 0 where that is not known, of nets that are no VGG.
         parameters: Its weights, biases included.
         multiply_adds: Its multiplications of an input by a weight, for one image.
     """
@@ -46,8 +47,11 @@ def total(layers: Iterable[LayerInfo], what: str, prefix: str = "") -> int:
 
 def build(model: dict) -> nn.Module:
     """Builds a config's ``model`` on the meta device, where weights take no memory."""
-    with torch.device("meta"):
-        return MODELS.build(model).eval()
+    try:
+        with torch.device("meta"):
+            return MODELS.build(model).eval()
+    except RuntimeError:  # some nets compute with numbers while they are made
+        return MODELS.build(model).eval().to("meta")
 
 
 def paper_net(arch: str) -> nn.Module:
@@ -94,7 +98,9 @@ def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> li
     finally:
         for hook in hooks:
             hook.remove()
-    return layers
+    if isinstance(getattr(model, "backbone", None), VGG | None):
+        return layers
+    return [replace(layer, field=0, stride=0) for layer in layers]  # they may not follow each other
 
 
 def _note(
@@ -130,14 +136,14 @@ def layer_table(layers: list[LayerInfo]) -> str:
     """One line a layer, then the totals."""
     rows = [["layer", "", "output", "receptive field", "stride", "parameters", "multiply-adds"]]
     for layer in layers:
-        channels, height, width = layer.shape
+        channels, *sides = map(str, layer.shape)
         rows.append(
             [
                 layer.name,
                 layer.notation,
-                f"{channels} x {height}x{width}",
-                f"{layer.field}x{layer.field}",
-                f"{layer.stride}",
+                " x ".join([channels, *filter(None, ["x".join(sides)])]),
+                f"{layer.field}x{layer.field}" if layer.field else "-",
+                f"{layer.stride or '-'}",
                 f"{layer.parameters:,}",
                 f"{layer.multiply_adds:,}",
             ]

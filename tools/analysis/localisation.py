@@ -14,6 +14,7 @@ from PIL import Image
 from tools.analysis.paper_tables import boxes_beside_paper
 from tools.evaluation import localise
 from vgg_mm.data.wrappers import levels
+from vgg_mm.errors import UserError
 from vgg_mm.testing.boxes import overlaps
 
 MOST = 10_000  # training images whose boxes are averaged
@@ -36,8 +37,11 @@ def localise_and_tell(
     top1 = errors["localisation/top1"]
     if true_class:
         print(f"test 1 (true class, centre crop): localisation error {top1:.1f}%")
-        for name, error in baselines(cfg).items():
-            print(f"  {name} instead: {error:.1f}%")
+        try:
+            for name, error in baselines(cfg).items():
+                print(f"  {name} instead: {error:.1f}%")
+        except UserError as error:  # such as a training set that is not on this machine
+            print(f"  no other boxes to compare: {error}")
     else:
         # A data set of one class has one guess an image.
         top5 = errors.get("localisation/top5", top1)

@@ -32,7 +32,7 @@ def box_commands(row: BoxSettingRow | BoxRow) -> tuple[str, ...]:
         if row.trained == "fc":
             options, name = " model.backbone.frozen_stages=5", "_fc"
         if row.regression == "SCR":
-            options, name = f"{options} model.head.per_class=False", f"{name}_scr"
+            options, name = f"{options} model.head.per_class=False", f"_scr{name}"
         return (
             f"python tools/test.py configs/{config}.py work_dirs/{config}{name}/best.pth "
             f"--true-class --out boxes/{config}{name}_true_class.npz"

@@ -62,19 +62,18 @@ def main() -> None:
     planned = partial(make_plan, scale, root, seeds, processes=processes, data=args.data_root)
     if args.plan or args.report:
         lr, tried = trials(scale, root)
-        steps = [*tried, *(step for step in planned(lr=lr) if step not in tried)]
+        steps = [*tried, *planned(lr=lr)]
         if args.plan:
             print(plan_text(steps, scale.speed, jobs))
             return
     else:
-        begin = partial(start, threads=1 if jobs > 1 else None)
         with alone(root) as lock:
             check_settings(root, asdict(scale) | {"processes": processes})
-            begin = partial(begin, lock=lock)
+            begin = partial(start, lock=lock, threads=1 if jobs > 1 else None)
             lr, tried = chosen_rate(
                 scale, root, lambda some: run_plan(some, scale.speed, begin, jobs)
             )
-            steps = [*tried, *(step for step in planned(lr=lr) if step not in tried)]
+            steps = [*tried, *planned(lr=lr)]
             run_plan(steps, scale.speed, begin, jobs)
     collect(scale, root, seeds)
     print(f"Report: {write_report(scale, root, steps)}")

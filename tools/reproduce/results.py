@@ -45,11 +45,11 @@ def collect(scale: Scale, root: Path, seeds: int) -> None:
     found: list[dict[str, np.ndarray]] = [
         _ranks(scale, root / f"seed{seed}") for seed in range(seeds)
     ]
-    most = max(map(len, found))
-    if not most:
+    fullest = max(found, key=len)
+    if not fullest:
         raise UserError(f"nothing to report yet: no scores in {root}.")
-    whole = [ranks for ranks in found if len(ranks) == most]
-    ranks = {key: np.stack([each[key] for each in whole]) for key in whole[0]}
+    whole = [ranks for ranks in found if ranks.keys() == fullest.keys()]
+    ranks = {key: np.stack([each[key] for each in whole]) for key in fullest}
     (root / "report").mkdir(exist_ok=True)
     with replacing(root / "report" / FILE) as file:
         write_arrays(file, ranks)
@@ -101,7 +101,7 @@ def _ranked(scale: Scale, scores: dict[str, Scores], each: Entry) -> np.ndarray:
         (protocol,) = stored.protocols
         pairs = [*zip(protocol["views"], protocol["scales"], strict=True)]
         wanted = [(view, scaled(Q, scale.crop)) for view in VIEWS[each.views] for Q in scales]
-        posteriors = stored.posteriors[:][:, [pairs.index(pair) for pair in wanted]]
+        posteriors = stored.posteriors[:, [pairs.index(pair) for pair in wanted]]
         total = total + posteriors.mean(1, dtype=np.float64) / len(each.models)
     assert isinstance(total, np.ndarray)
     own = np.take_along_axis(total, stored.labels[:, None], 1)

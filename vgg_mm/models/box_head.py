@@ -121,7 +121,7 @@ class BoxHead(VGGFC):
         Raises:
             UserError: If a sample has no ``gt_bboxes``.
         """
-        predicted = self(feats)  # (N, C, 4)
+        predicted = self(feats).float()  # (N, C, 4)
         if self.per_class:
             labels = torch.cat([sample.gt_label for sample in data_samples])
             predicted = predicted[torch.arange(len(labels)), labels.to(predicted.device)]
@@ -159,6 +159,6 @@ def _padded(data_samples: Sequence[DataSample]) -> Tensor:
                 "BoxHead: the samples have no gt_bboxes to learn from: use a data set with boxes, "
                 "such as vgg_mm.ImageNetBoxes, and a pipeline that keeps them."
             )
-        boxes = torch.as_tensor(boxes).reshape(-1, 4)
+        boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         rows.append(torch.cat([boxes, boxes.new_full((1, 4), torch.nan)]))
     return pad_sequence(rows, batch_first=True, padding_value=torch.nan)

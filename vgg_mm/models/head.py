@@ -108,8 +108,8 @@ class VGGFC(BaseModule):
             h, w = x.shape[-2:]
             raise UserError(
                 f"fc6 looks at {k}x{k} positions of the last feature map, which has only {h}x{w}: "
-                f"the image's shortest side must be at least {32 * k} pixels ({k} x the "
-                "backbone's stride, 32 with five pools)."
+                f"the image's shortest side must be at least {k} times the backbone's stride "
+                f"({32 * k} pixels with five pools)."
             )
         x = self.drop6(self.relu6(self.fc6(x)))
         return self.drop7(self.relu7(self.fc7(x)))

@@ -195,9 +195,9 @@ class Localizer(Evaluation):
     def check_files(self) -> None:
         """Raises UserError if a file is missing that the arguments name."""
         nets = [each for each in [*self.joined, *self.raters] if isinstance(each, Joined)]
-        files = [*(f"checkpoint {net.checkpoint}" for net in nets)]
-        files += [f"scores {self.scores}"] if self.scores else []
-        for what, _, file in (each.partition(" ") for each in files):
+        files = [("checkpoint", net.checkpoint) for net in nets]
+        files += [("scores", self.scores)] if self.scores else []
+        for what, file in files:
             if not os.path.isfile(file):
                 raise UserError(
                     f"no {what} {file}, which test 2 wants: make it, or name another in the "

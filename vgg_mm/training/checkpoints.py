@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import BaseLoop, Runner
 
@@ -125,13 +125,19 @@ class CheckpointHook(PlainCheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Logs what the run starts from, and refuses to write over another run."""
         self.saved_at = time.monotonic()
+        if is_main_process():  # a kill while one was written
+            for left in Path(runner.work_dir).glob(".*.pth.*.tmp"):
+                left.unlink(missing_ok=True)
         hub, pointer = runner.message_hub, Path(runner.work_dir, "last_checkpoint")
         if runner._resume:
             if not hub.get_info("awaits_validation", False):
                 self.saved = (runner.epoch, runner.iter)
             if is_main_process():  # an older one than the last takes its place
-                write_text(pointer, os.path.abspath(runner._load_from))
-                self._bring_best(runner, Path(runner._load_from))
+                resumed = os.path.abspath(runner._load_from)
+                newest = pointer.exists() and Path(pointer.read_text().strip()).name
+                if newest != Path(resumed).name or not Path(runner.work_dir, "best.pth").exists():
+                    self._bring_best(runner, Path(resumed))
+                write_text(pointer, resumed)
             runner.logger.info(f"Goes on after step {runner.iter} of {runner._load_from}")
         else:
             if pointer.exists():
@@ -145,23 +151,29 @@ class CheckpointHook(PlainCheckpointHook):
         runner.logger.info(f"Started from {hub.get_info('started_from')}")
 
     def _bring_best(self, runner: Runner, resumed: Path) -> None:
-        """Lets a run that goes on in another folder find its best checkpoint there."""
+        """Lets a run that goes on in another folder, or from an older checkpoint, have its best."""
         best = Path(runner.work_dir, "best.pth")
         epoch = runner.message_hub.get_info("best_epoch", 0)
-        if best.exists() or not epoch:
-            return
-        place = (epoch, epoch * len(runner.train_dataloader))
-        for path in filter(Path.exists, (resumed.with_name("best.pth"), resumed)):
+        place, found = (epoch, epoch * len(runner.train_dataloader)), None
+        names = ("best.pth", f"epoch_{epoch}.pth", resumed.name) if epoch else ()
+        for path in filter(Path.exists, map(resumed.with_name, names)):
             meta = read_checkpoint(path).get("meta", {})
             if (meta.get("epoch"), meta.get("iter")) == place:
+                found = path
                 break
-        else:
-            path = resumed
+        if best.exists():
+            if found and found.samefile(best):
+                return
+            os.replace(best, aside := best.with_name(f"best_before_{resumed.stem}.pth"))
+            runner.logger.warning(f"{best} is of steps that this run leaves out: now {aside.name}.")
+        if not epoch:
+            return
+        if not found:
             runner.logger.warning(
                 f"The best checkpoint, of epoch {epoch}, is not beside {resumed}, which takes its "
                 "place as best.pth until a validation is better."
             )
-        _put_link(path, best)
+        _put_link(found or resumed, best)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -191,6 +203,9 @@ class CheckpointHook(PlainCheckpointHook):
     ) -> None:
         """Saves if the run is told to stop; it then begins this validation anew."""
         if batch_idx < self.batches and (stop := together(_stop(runner))[0]):
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook) and getattr(hook, "evaluate_on_ema", True):
+                    hook._swap_ema_parameters()  # the net's own back in place of the averages
             self.save(runner)
             self._leave(runner, stop)
 
@@ -250,12 +265,12 @@ class CheckpointHook(PlainCheckpointHook):
             with shards.whole_on_main() if shards else nullcontext():
                 runner.save_checkpoint(str(folder), name, meta=meta, backend_args=backend)
             if is_main_process():
+                if self.is_best:  # first, for what is killed here is done again
+                    _put_link(folder / name, folder / "best.pth")
                 write_text(folder / "last_checkpoint", str(folder / name))
         except UserError as error:
             raise UserError(f"{error} Make room, then --resume.") from None
         if is_main_process():
-            if self.is_best:
-                _put_link(folder / name, folder / "best.pth")
             for old in names[: -self.keep]:
                 (folder / old).unlink(missing_ok=True)
         self.saved, self.saved_at = (runner.epoch, steps), time.monotonic()

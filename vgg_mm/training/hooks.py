@@ -90,8 +90,8 @@ class CorruptImagesHook(Hook):
         self.seen: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        """Takes over what a resumed run had seen."""
-        self.seen = set(runner.message_hub.get_info("corrupt", []))
+        """Counts from none: what a resumed run had seen may be mended, and an epoch has all."""
+        self.seen = set()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Logs new names and stops when this process alone has seen too many."""
@@ -100,7 +100,6 @@ class CorruptImagesHook(Hook):
             runner.logger.warning(f"Corrupt picture, another takes its place: {name}")
         if new - self.seen:
             self.seen |= new
-            runner.message_hub.update_info("corrupt", sorted(self.seen))
             self._check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -114,7 +113,7 @@ class CorruptImagesHook(Hook):
             raise UserError(
                 f"{len(self.seen)} of {size} training pictures are corrupt, more than "
                 f"{self.limit:.0%}, such as {' '.join(sorted(self.seen)[-3:])} The log names all: "
-                "mend or remove them, then --resume."
+                "mend them, then --resume; or remove them and begin a new run with --start-from."
             )
 
 

@@ -39,6 +39,8 @@ class TrainLoop(EpochBasedTrainLoop):
         self._compile()
         if getattr(self.runner.model, "shard_fc", False):
             self.runner.model.shards = Shards(self.runner)
+        if self.runner._resume and hasattr(self.dataloader.sampler, "seed"):
+            self.dataloader.sampler.seed = self.runner.seed  # the checkpoint's, whatever the config
         self.stop = Noted()
         with handled(self.stop):
             for loop in filter(None, (self, self.runner.val_loop)):
@@ -114,10 +116,7 @@ class TrainLoop(EpochBasedTrainLoop):
         sampler.skip(batches * self.dataloader.batch_size)
 
     def _ended(self) -> bool:
-        schedulers = self.runner.param_schedulers or []
-        if isinstance(schedulers, dict):  # of several optimisers
-            schedulers = sum(schedulers.values(), [])
-        return any(getattr(scheduler, "ended", False) for scheduler in schedulers)
+        return any(getattr(each, "ended", False) for each in self.runner.param_schedulers or [])
 
     def _validates(self) -> bool:
         return self.runner.val_loop is not None and (

@@ -30,6 +30,9 @@ class PlateauLR(ReduceOnPlateauLR):
         factor: What the rate is multiplied with at a drop.
         monitor: The validation metric, the greater the better.
         kwargs: What mmengine adds.
+
+    Raises:
+        UserError: If an argument of mmengine's schedule is given that this one has no use for.
     """
 
     best: float
@@ -44,6 +47,18 @@ class PlateauLR(ReduceOnPlateauLR):
         monitor: str = "accuracy/top1",
         **kwargs,
     ) -> None:
+        if idle := kwargs.keys() & {
+            "begin",
+            "cooldown",
+            "eps",
+            "min_value",
+            "threshold_rule",
+            "rule",
+        }:
+            raise UserError(
+                f"PlateauLR has no {', '.join(sorted(idle))}: the rate falls 'drops' times by "
+                "'factor', each time after 'patience' validations. Leave it out."
+            )
         super().__init__(
             optimizer,
             **kwargs,

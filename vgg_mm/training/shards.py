@@ -103,14 +103,19 @@ class Shards:
                     state[key] = value[own].clone()
             weight.data = weight.data[own].clone()
         self.steps_split = self.weights_split = True
-        handles = [self.layers[0].register_forward_pre_hook(lambda _, args: Gather.apply(args[0]))]
+        first = self.layers[0]
+        self.handles = [first.register_forward_pre_hook(lambda _, args: Gather.apply(args[0]))]
         for layer in self.layers:
-            handles.append(layer.register_forward_hook(self._outputs))
+            self.handles.append(layer.register_forward_hook(self._outputs))
             for weight in layer.parameters():
                 if weight.requires_grad:  # every process's loss is the mean over its own images
-                    handles.append(weight.register_hook(lambda grad: grad / self.processes))
+                    self.handles.append(weight.register_hook(lambda grad: grad / self.processes))
         yield
-        for handle in handles:
+        self.join()
+
+    def join(self) -> None:
+        """Makes the layers whole, as :meth:`split` does at its end, but not after an error."""
+        for handle in self.handles:
             handle.remove()
         for weight, whole in self.whole.items():
             weight.grad = None  # an epoch leaves none
