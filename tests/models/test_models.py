@@ -669,7 +669,9 @@ def test_the_kernel_is_multiplied_where_it_lies(channels_last):
 def test_map_smaller_than_the_kernel(k, side, size):
     head = VGGHead(10, in_channels=4, channels=8, kernel_size=k)
     h, w = (max(1, n - 7 + k) for n in size)
-    message = rf"fc6 looks at {k}x{k} .* only {h}x{w}: .* at least {k} times .*{side} pixels with five"
+    message = (
+        rf"fc6 looks at {k}x{k} .* only {h}x{w}: .* at least {k} times .*{side} pixels with five"
+    )
     with pytest.raises(UserError, match=message):
         head((images(1, 4, h, w),))
 
