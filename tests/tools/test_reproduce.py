@@ -509,7 +509,7 @@ def test_the_report_has_everything(reported):
         assert mmcv.imread(str(reported / name)).std() > 15
 
 
-def test_what_it_would_take_and_the_objections(made):
+def test_what_it_would_take_and_the_objections(made, monkeypatch):
     scale, measured = SCALES["small"], results.Results(made / results.FILE, 300)
     number, images = measured.trainings, measured.images
     refuted, open_ = (
@@ -522,14 +522,17 @@ def test_what_it_would_take_and_the_objections(made):
     measured.verdicts[refuted] = replace(verdict, verdict=FAILS, difference=-2.0, detectable=2.6)
     measured.verdicts[open_] = replace(verdict, verdict=UNDECIDED, difference=0.5, detectable=1.0)
     planned = plan.make_plan(scale, Path("w"), 2)
-    text = "\n\n".join(answers.needed(scale, measured, planned))
-    (one,) = (line for line in text.splitlines() if "A - D" in line)
+    ends = {"vgg11_a_256": 0.4, "vgg16_d_256": 0.6}
+    monkeypatch.setattr(answers, "curves", lambda at: ({1: 9.0, 2: ends.get(at.name, 0.5)}, None))
+    text = "\n\n".join(answers.needed(scale, measured, planned, made))
+    one, ended = (line for line in text.splitlines() if "A - D" in line)
+    assert ended == "| A - D | 0.4 | 0.6 | fits less: it wants more passes |"
     there = measured.mean(refuted.worse) * refuted.paper[1] / 100
     times = (2.6 / there) ** 2
     assert FAILS in one and "decided" in one
     assert f"{max(3, np.ceil(times * number)):,.0f} x {np.ceil(times * images):,.0f}" in one
     (two,) = (line for line in text.splitlines() if "A without" in line)
-    assert f"| {4 * number} x {4 * images:,} | - |" in two and text.count("\n| ") == 4
+    assert f"| {4 * number} x {4 * images:,} | - |" in two and text.count("\n| ") == 7
     (command,) = (line for line in text.splitlines() if line.startswith("python"))
     assert "seed0/configs/vgg16_d_256.py" in command and "vgg16_d_256_longer " in command
     assert command.endswith('train_cfg.max_epochs=16 param_scheduler.milestones="[12]"')

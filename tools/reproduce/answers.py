@@ -99,15 +99,18 @@ def _rate(root: Path) -> str:
 def _fitted(scale: Scale, root: Path) -> str:
     images = scale.scenes.images[0] if scale.scenes else 1_281_167
     text = f"Each training has {images:,}."
-    ends = []
-    for net in (A, D_256, config_name("E", 256)):
-        losses = [value for _, value in sorted(curves(work_dir(root / "seed0", net))[0].items())]
-        if losses:
-            ends.append(f"{net} at {np.mean(losses[-max(1, len(losses) // 20) :]):.2f}")
-    if not ends:
+    ends = {net: _loss(root / "seed0", net) for net in (A, D_256, config_name("E", 256))}
+    said = [f"{net} at {loss:.2f}" for net, loss in ends.items() if loss is not None]
+    if not said:
         return text
     chance = math.log(scale.scenes.classes if scale.scenes else 1000)
-    return f"{text} The loss ends for {', '.join(ends)}; chance is {chance:.2f}."
+    return f"{text} The loss ends for {', '.join(said)}; chance is {chance:.2f}."
+
+
+def _loss(folder: Path, name: str) -> float | None:
+    """A seed's model's training loss, the mean of its last twentieth; None without a log."""
+    losses = [loss for _, loss in sorted(curves(work_dir(folder, name))[0].items())]
+    return float(np.mean(losses[-max(1, len(losses) // 20) :])) if losses else None
 
 
 def _passes(scale: Scale) -> str:
@@ -123,13 +126,14 @@ def _passes(scale: Scale) -> str:
     )
 
 
-def needed(scale: Scale, results: Results, steps: Sequence[Step]) -> Iterator[str]:
+def needed(scale: Scale, results: Results, steps: Sequence[Step], root: Path) -> Iterator[str]:
     """What it would take to decide what is open, and what next to do where a claim does not hold.
 
     Args:
         scale: The sizes.
         results: What was measured.
         steps: The plan, whose commands of the first seed are repeated.
+        root: The reproduction's folder, with the trainings' logs.
     """
     rows, refuted = [["comparison", "verdict", "were it as here", "were it as in the paper"]], []
     for number, claim in enumerate(CLAIMS, 1):
@@ -152,13 +156,46 @@ def needed(scale: Scale, results: Results, steps: Sequence[Step]) -> Iterator[st
         "paper's, as the same part of the first one's error."
     )
     yield table("To decide what does not hold or is undecided", rows, note)
+    if not refuted:
+        return
+    yield (
+        "More of the same does not turn what does not hold. How far the two sides had learnt their "
+        "training images tells where to look:"
+    )
+    rows = [["comparison", "loss of the first", "of the second", "so the second"]]
+    folders = [root / f"seed{seed}" for seed in range(results.trainings)]
+    rows += [_ended(part, folders) for part in refuted]
+    yield table(
+        "Training losses of what does not hold",
+        rows,
+        "Means over the trainings of the last twentieth of each. Those of boxes are squared "
+        "distances.",
+    )
     if again := _again(scale, refuted, steps):
         yield (
-            "More of the same does not turn what does not hold. Whether its nets were trained too "
-            "little is told by the better side's with twice the passes, beside the others by "
-            "`tools/analysis/compare.py`; whether they are too narrow, by a scale with more width."
+            "The second side's nets with twice the passes, to be put beside the others by "
+            "`tools/analysis/compare.py`:"
         )
         yield code("\n".join(again))
+
+
+def _ended(part: Part, folders: Sequence[Path]) -> list[str]:
+    """A line of the losses' table."""
+    sides = [
+        {name for each in side for name, _ in each.models} for side in (part.worse, part.better)
+    ]
+    if sides[0] == sides[1]:
+        return [part.text, "-", "-", "is the same nets, which look another way: see the geometry"]
+    losses = []
+    for names in sides:
+        found = [_loss(folder, name) for folder in folders for name in names]
+        known = [loss for loss in found if loss is not None]
+        losses.append(float(np.mean(known)) if known else math.nan)
+    told = [f"{loss:.3g}" for loss in losses]
+    if not all(map(math.isfinite, losses)):
+        return [part.text, *told, "is not known"]
+    less, more = "fits less: it wants more passes", "fits more: it wants more images"
+    return [part.text, *told, less if losses[1] > losses[0] else more]
 
 
 def _papers(results: Results, part: Part) -> float | None:

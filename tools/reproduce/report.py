@@ -46,7 +46,7 @@ def write_report(scale: Scale, root: Path, steps: Sequence[Step]) -> Path:
     title = f"The VGG paper at scale '{scale.name}'"
     blocks = [f"# {title}", *summary(scale, results, folder)]
     blocks += ["## The rule", RULE, "## Every comparison", *comparisons(scale, results)]
-    blocks += ["## What it would take", *needed(scale, results, steps)]
+    blocks += ["## What it would take", *needed(scale, results, steps, root)]
     blocks += ["## What was said of the run before", objections(scale, results, root)]
     blocks += ["## The geometry", *geometry(scale), "## Tables", *tables(results)]
     blocks += ["## Figures", *_figures(scale, results, root, folder)]
