@@ -375,6 +375,9 @@ def test_the_data_set_reads_what_is_there(root, monkeypatch):
 
 def test_the_data_set_draws_what_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "draw_scenes", partial(draw_scenes, settings=FEW))
+    lazy = Scenes(data_root=str(tmp_path / "data/demo"), split="val", lazy_init=True)
+    assert list(lazy.metainfo["classes"]) == Settings().names
+    assert not (tmp_path / "data").exists()
     assert len(Scenes(data_root=str(tmp_path / "data/demo"), split="val")) == 3
 
 

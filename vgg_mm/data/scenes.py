@@ -231,5 +231,11 @@ class Scenes(Folders):
     """
 
     def __init__(self, data_root: str = "data/demo", **kwargs) -> None:
-        draw_scenes(data_root)
+        if not os.path.exists(data_root) and kwargs.keys().isdisjoint(("classes", "metainfo")):
+            kwargs["metainfo"] = dict(classes=Settings().names)  # known before they are drawn
         super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the images, which are drawn before if they are not there."""
+        draw_scenes(self.data_root)
+        return super().load_data_list()
