@@ -88,7 +88,8 @@ def read_bytes(path: str | os.PathLike | Part, backend_args: dict | None = None)
     Raises:
         CorruptImageError: If the backend cannot, whatever its reason: the file is missing, a folder
             or not permitted, a mount is gone, a store does not answer. ``path`` is named.
-        UserError: If a shard's server does not answer, see :func:`vgg_mm.data.parts.fetch`.
+        UserError: If a shard's server does not answer, see :func:`vgg_mm.data.parts.fetch`, or
+            there is no such backend.
     """
     return begin_reading(path, backend_args)()
 
@@ -119,6 +120,9 @@ def _read(path: str | os.PathLike, backend_args: dict | None) -> bytes:
         raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
     try:
         backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
+    except KeyError as error:  # no file's fault
+        raise UserError(f"{path}: mmengine has no storage backend {error}.") from error
+    try:
         data = backend.get(path)
     except Exception as error:  # each store has its own
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
