@@ -274,6 +274,8 @@ def test_a_net_that_trains_is_asked_as_one_that_does_not(checkpoint):
         expected = ask()
         net.model.train()
         assert ask().equal(expected), name
+        assert net.model.training and net.model.backbone.conv1_1.training
+        net.model.eval()
 
 
 def test_modes_are_left_as_they_were(pairs):
@@ -299,6 +301,8 @@ def test_whatever_fails_names_its_image(checkpoint):
         net.predict(Image.open("cut.jpg"))
     with pytest.raises(UserError, match="nowhere://a/b.jpg: mmengine has no storage backend"):
         net.predict("nowhere://a/b.jpg")
+    with pytest.raises(UserError, match="each scale must be a number of pixels"):
+        net.predict("cat.png", scales=64.5)
 
 
 def test_images_of_all_kinds(checkpoint, jpeg_tree):
@@ -590,6 +594,13 @@ def test_a_part_of_imagenet_goes_by_name(jpeg_tree):
     for name, number in (("red", 700), ("green", 30)):
         shutil.copytree(jpeg_tree / "val" / name, f"part/{WORDNET[number]}")
     how = dict(views="crops", scales=64, input="torchvision", crop_size=32)
+    for data in (
+        "part",
+        torchvision.datasets.ImageFolder("part"),
+        torchvision.datasets.ImageFolder("part", target_transform=[30, 700].__getitem__),
+    ):
+        scores = vgg_mm.evaluate(Brightest(700, 30), data, **how)
+        assert scores.labels.tolist() == [30, 30, 700, 700] and scores.error(1) == 0
     scores = vgg_mm.evaluate(Brightest(700, 30), "part", **how)
     assert scores.labels.tolist() == [30, 30, 700, 700] and scores.error(1) == 0
     assert tuple(scores.classes) == IMAGENET["classes"]

@@ -217,9 +217,13 @@ def _run(
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.test_evaluator = dict(**saver, protocol=protocol, parts=str(parts))
     # Features are of data with classes of its own; a test is of the checkpoint's. Its weights are
-    # the averages already.
+    # the averages already; a hook that validated without them brings the net's own back.
     others = ("ClassesHook", "ClassCountHook", "EMAHook")
-    kept = [hook for hook in cfg.get("custom_hooks", []) if _name(hook) not in others]
+    kept = [
+        hook
+        for hook in cfg.get("custom_hooks") or []
+        if _name(hook) not in others or hook.get("evaluate_on_ema") is False
+    ]
     (cfg.get("model_wrapper_cfg") or {}).pop("shard_fc", None)  # which is for steps
     # The bar tells how far the test is, the log only its end.
     cfg.custom_hooks = [*kept, *hooks, dict(type="vgg_mm.ProgressBarHook")]

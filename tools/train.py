@@ -140,10 +140,10 @@ def main() -> None:
         library("tensorboard", "--tensorboard", "tensorboard")
         backends, board = cfg.visualizer.vis_backends, dict(type="TensorboardVisBackend")
         backends += [] if board in backends else [board]
-    if args.auto_scale_lr and not cfg.auto_scale_lr.get("enable"):
+    if args.auto_scale_lr and not cfg.auto_scale_lr.get("accumulated"):
         # mmengine multiplies the batch by the processes; a step may take several of them.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get("accumulative_counts", 1)
-        cfg.auto_scale_lr.enable = True
+        cfg.auto_scale_lr.update(enable=True, accumulated=True)
     start_processes(cfg)
     tested = cfg.get("tta_model") is not None
     if tested:

@@ -108,7 +108,8 @@ def test_a_schedule_goes_on_from_its_state_but_obeys_the_config():
 
 def test_what_it_has_no_use_for_is_refused():
     with pytest.raises(UserError, match="PlateauLR has no cooldown, min_value: the rate falls"):
-        plateau(cooldown=5, min_value=0.01)
+        plateau(cooldown=5, min_value=0.01, begin=0)
+    plateau(begin=0, eps=0.0)  # what it does anyway
 
 
 def test_a_missing_metric_is_named():
@@ -443,7 +444,22 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_has_the_best_of_then(
     train(narrow_like(cfg), resume=tmp_path / "epoch_1.pth")
     saved = checkpoints(tmp_path)
     assert saved["best.pth"]["meta"]["epoch"] == 1
-    assert saved["best_before_epoch_1.pth"]["meta"]["epoch"] == 2
+    (before,) = (saved[name] for name in saved if name.startswith("best_before_"))
+    assert before["meta"]["epoch"] == 2
+
+
+def test_a_damaged_newest_that_is_the_best_too_does_not_keep_a_run_from_going_on(
+    jpeg_tree, tmp_path, monkeypatch
+):
+    scores = iter([60.0, 70.0, 80.0])
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, size: {"accuracy/top1": next(scores)})
+    cfg = narrow(jpeg_tree, tmp_path)
+    train(cfg)
+    (tmp_path / "epoch_2.pth").write_bytes(b"damaged")  # best.pth is its other name
+    with pytest.raises(UserError, match="The one before it: --resume .*epoch_1.pth"):
+        latest(tmp_path)
+    train(narrow_like(cfg), resume=tmp_path / "epoch_1.pth")
+    assert read_checkpoint(tmp_path / "best.pth")["meta"]["epoch"] == 2
 
 
 def test_a_kill_between_the_best_and_the_newest_leaves_both(jpeg_tree, tmp_path, monkeypatch):
@@ -458,20 +474,28 @@ def test_a_kill_between_the_best_and_the_newest_leaves_both(jpeg_tree, tmp_path,
 
 
 def test_what_a_kill_left_of_a_checkpoint_goes(jpeg_tree, tmp_path):
-    (tmp_path / ".epoch_5.pth.1234.tmp").touch()
-    train(narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1}))
-    assert not list(tmp_path.glob(".*.tmp"))
+    left = tmp_path / ".epoch_5.pth.1234.tmp"
+    left.touch()
+    cfg = narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1})
+    train(cfg)
+    assert not left.exists()
+    left.touch()  # of a run that runs
+    with pytest.raises(UserError, match="holds a run already"):
+        train(narrow_like(cfg))
+    assert left.exists()
 
 
 def test_a_run_keeps_the_seed_that_it_began_with(jpeg_tree, tmp_path):
     options = {"default_hooks.checkpoint.iters": 2, "train_cfg.max_epochs": 1}
     cfg = narrow(jpeg_tree, tmp_path, **options)
     cfg.randomness = dict(seed=1)
+    cfg.train_dataloader.sampler.seed = 5
     whole = train(cfg).model.state_dict()
     again = narrow_like(cfg)
     again.randomness = dict(seed=0)
+    again.train_dataloader.sampler.seed = 4
     runner = train(again, resume=tmp_path / "iter_2.pth")
-    assert runner.train_dataloader.sampler.seed == runner.seed == 1
+    assert (runner.train_dataloader.sampler.seed, runner.seed) == (5, 1)
     assert all(map(torch.equal, runner.model.state_dict().values(), whole.values()))
 
 

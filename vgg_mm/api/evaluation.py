@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vgg_mm.api.loading import named_input
-from vgg_mm.api.net import IMAGENET, Net
+from vgg_mm.api.net import IMAGENET, Net, answering
 from vgg_mm.data.classes import positions
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
@@ -44,7 +44,8 @@ def evaluate(
             yours, where it is.
         data: A folder with a folder a class; a list of (image, label), images as
             :func:`vgg_mm.data.given.samples` takes one; or a data set of mmpretrain's, or of
-            torchvision's kind, that yields whole images.
+            torchvision's kind, that yields whole images. Of a module with 1000 outputs the classes
+            are ImageNet's, where the data's are among them.
         views: ``"dense"``, ``"crops"`` or ``"both"``; by default dense.
         scales: The shortest sides Q; by default 256.
         input: A module's, as :func:`load` takes it; timm's nets tell theirs.
@@ -64,8 +65,8 @@ def evaluate(
         CorruptImageError: If an image cannot be read, or is too small or too large.
     """
     module = model.model if isinstance(model, Net) else model
-    modes, done = [(each, each.training) for each in module.modules()], list[DataSample]()
-    try:
+    done: list[DataSample] = []
+    with answering(module):
         if isinstance(model, Net):
             net = model
         else:
@@ -78,15 +79,13 @@ def evaluate(
         rows = net.numbers_of(found.meta)
         for batch in DataLoader(found, batch_size, num_workers=workers, collate_fn=pseudo_collate):
             done += evaluation.test_step(batch)
-    finally:
-        for each, training in modes:
-            each.training = training
     posteriors = torch.stack([each.posteriors.float().cpu() for each in done]).numpy()
+    labels = np.array([int(each.gt_label) for each in done])
     outputs, names = posteriors.shape[-1], net.classes or found.meta.get("classes")
-    if outputs == 1000 and found.meta.get("classes") and not net.named:
+    if names and outputs == 1000 and not net.named and labels.max() < len(names):
         if (rows := positions(IMAGENET, found.meta)) is not None:
             names = IMAGENET["classes"]
-    labels = np.array([rows[i] if rows else i for i in (int(each.gt_label) for each in done)])
+    labels = labels if rows is None else np.array(rows)[labels]
     if not 0 <= labels.min() <= labels.max() < outputs:
         raise UserError(
             f"labels are {labels.min()} to {labels.max()}, and the net has {outputs} classes, from "

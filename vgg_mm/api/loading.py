@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 
 from vgg_mm import demo
 from vgg_mm.api.net import PIPELINE, PROTOCOL, Net, is_multi_scale
-from vgg_mm.cli.configs import get_config
+from vgg_mm.cli.configs import get_config, join_preprocessor
 from vgg_mm.data.classes import of_config
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
@@ -147,9 +147,9 @@ def _of_arch(
 def _of_config(cfg: Config, weights: str | os.PathLike | Source | None, given: Input | None) -> Net:
     """A config's net, of any kind, and its protocol."""
     multi_scale(cfg)
+    cfg = deepcopy(cfg)
+    join_preprocessor(cfg)
     model = cfg.model.to_dict()
-    if "data_preprocessor" in cfg:
-        model.setdefault("data_preprocessor", cfg.data_preprocessor.to_dict())
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmpretrain")):
         net, config, names = _filled(model, weights, given)
         protocol, pipeline = cfg.tta_model.to_dict(), [each.to_dict() for each in cfg.tta_pipeline]

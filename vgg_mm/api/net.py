@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from inspect import signature
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgg_mm.data import ImageNet
 from vgg_mm.data.classes import differences, positions
@@ -45,6 +46,18 @@ class Guess(NamedTuple):
     box: tuple[float, float, float, float]
     rating: float
     label: int
+
+
+@contextmanager
+def answering(net: nn.Module) -> Iterator[None]:
+    """Within it a net is in eval mode; then all of its modules are in the mode that they were."""
+    modes = [(each, each.training) for each in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
 
 
 class Net:
@@ -137,7 +150,7 @@ class Net:
     def evaluation(self, views: str | None = None) -> Evaluation:
         """The test-time model: the net's protocol, or another one's ``views``."""
         if self.localizer and views in (None, "dense"):
-            return self.localizer.eval()
+            return self.localizer
         if isinstance(self.model.head, BoxHead):
             raise UserError(
                 "this net predicts boxes, no classes: use localise. Densely, a classifier names "
@@ -148,7 +161,7 @@ class Net:
             raise UserError("the net has no classifier, for its file has none: use features.")
         changed = {} if views is None else dict(views=views)
         with DefaultScope.overwrite_default_scope("mmpretrain"):
-            return MODELS.build({**self.protocol, **changed, "module": self.model.eval()})
+            return MODELS.build({**self.protocol, **changed, "module": self.model})
 
     def batches(
         self, images: Images, scales: Sequence[int] | int | None = None, batch_size: int = 1
@@ -160,7 +173,7 @@ class Net:
 
     def sides(self, scales: Sequence[int] | int | None = None) -> list[int]:
         """The shortest sides Q that a call names, one or several, or else the net's own."""
-        return [int(Q) for Q in np.atleast_1d(self.scales if scales is None else scales)]
+        return np.atleast_1d(self.scales if scales is None else scales).tolist()
 
     def transform(self, scales: Sequence[int] | int | None = None) -> Compose:
         """The test-time pipeline at the net's scales, or others."""
@@ -199,7 +212,9 @@ class Net:
         """Of each image the posteriors (V, classes), and what a :class:`Localizer` found."""
         found, classes = [], classes or self.classes
         for batch in self.batches(images, scales, batch_size):
-            for sample in model.test_step(batch):
+            with answering(model):
+                tested = model.test_step(batch)
+            for sample in tested:
                 posteriors = sample.posteriors.float().cpu()
                 if not posteriors.isfinite().all():
                     raise UserError(
@@ -275,10 +290,11 @@ class Net:
         """
         names = [layers] if isinstance(layers, str) else [*layers]
         model = FeatureExtractor(
-            self.model.eval(), names, flip=self.protocol.get("flip", True), before_relu=before_relu
+            self.model, names, flip=self.protocol.get("flip", True), before_relu=before_relu
         )
         if pooled:
-            steps = [model.test_step(batch)[0] for batch in self.batches(images, scales)]
+            with answering(model):
+                steps = [model.test_step(batch)[0] for batch in self.batches(images, scales)]
             vectors = torch.stack([each.features.float().cpu() for each in steps])  # (N, channels)
             vectors = vectors[0] if is_one(images) else vectors
             return dict(zip(names, vectors.split(model.channels, -1), strict=True))
@@ -303,7 +319,7 @@ class Net:
         """Of each image, what ``run`` makes of what the net sees (1, 3, H, W) at each scale."""
         found = []
         for batch in self.batches(images, scales):
-            with blamed(batch["data_samples"][0].img_path):
+            with blamed(batch["data_samples"][0].img_path), answering(model):
                 inputs = [image[0][None] for image in batch["inputs"]]
                 seen = [model.module.data_preprocessor({"inputs": x})["inputs"] for x in inputs]
                 found.append([run(model.seen(x)) for x in seen])
@@ -317,7 +333,7 @@ class Net:
         Raises:
             UserError: If the net is no :class:`vgg_mm.VGG` with a :class:`vgg_mm.VGGHead`.
         """
-        net = self.namer.eval()
+        net = self.namer
         for part, kind in ((net.backbone, VGG), (net.head, VGGHead)):
             if not isinstance(part, kind):
                 raise UserError(

@@ -154,10 +154,11 @@ def check_pixels(shape: Sequence[int], name: str, when: str = "") -> None:
 def decode(data: bytes, name: str, reduced: int = 1) -> np.ndarray:
     """Decodes an image file's bytes to BGR uint8 of shape (H, W, 3).
 
-    EXIF rotation is applied, grey and CMYK become colour, transparency is laid on white. Of deeper
-    images, white is the largest number of their type; or what a PNG's significant bits (sBIT), a
-    PNM's or an AVIF's header tell, if no number is larger; or 1 for floats. Where 16 bits come out
-    dark, for they may hold 12, that is said once. A JPEG is decoded to 1 / ``reduced`` of its size.
+    EXIF rotation is applied (but not to transparent images of 16 bits), grey and CMYK become
+    colour, transparency is laid on white. Of deeper images, white is the largest number of their
+    type; or what a PNG's significant bits (sBIT), a PNM's or an AVIF's header tell, if no number is
+    larger; or 1 for floats. Where 16 bits come out dark, for they may hold 12, that is said once. A
+    JPEG is decoded to 1 / ``reduced`` of its size.
 
     Raises:
         CorruptImageError: If the file is empty, the decoder fails, a JPEG or PNG has no end marker

@@ -125,17 +125,15 @@ class CheckpointHook(PlainCheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Logs what the run starts from, and refuses to write over another run."""
         self.saved_at = time.monotonic()
-        if is_main_process():  # a kill while one was written
-            for left in Path(runner.work_dir).glob(".*.pth.*.tmp"):
-                left.unlink(missing_ok=True)
         hub, pointer = runner.message_hub, Path(runner.work_dir, "last_checkpoint")
         if runner._resume:
             if not hub.get_info("awaits_validation", False):
                 self.saved = (runner.epoch, runner.iter)
             if is_main_process():  # an older one than the last takes its place
                 resumed = os.path.abspath(runner._load_from)
-                newest = pointer.exists() and Path(pointer.read_text().strip()).name
-                if newest != Path(resumed).name or not Path(runner.work_dir, "best.pth").exists():
+                said = Path(pointer.read_text().strip()).name if pointer.exists() else ""
+                newest, best = (Path(runner.work_dir, name) for name in (said, "best.pth"))
+                if not (best.exists() and newest.is_file() and newest.samefile(resumed)):
                     self._bring_best(runner, Path(resumed))
                 write_text(pointer, resumed)
             runner.logger.info(f"Goes on after step {runner.iter} of {runner._load_from}")
@@ -148,6 +146,9 @@ class CheckpointHook(PlainCheckpointHook):
             origin = hub.get_info("started_from", f"random weights, seed {runner.seed}")
             origin = f"the weights of {runner._load_from}" if runner._load_from else origin
             hub.update_info("started_from", origin)
+        if is_main_process():  # a kill while one was written
+            for left in Path(runner.work_dir).glob(".*.pth.*.tmp"):
+                left.unlink(missing_ok=True)
         runner.logger.info(f"Started from {hub.get_info('started_from')}")
 
     def _bring_best(self, runner: Runner, resumed: Path) -> None:
@@ -157,14 +158,17 @@ class CheckpointHook(PlainCheckpointHook):
         place, found = (epoch, epoch * len(runner.train_dataloader)), None
         names = ("best.pth", f"epoch_{epoch}.pth", resumed.name) if epoch else ()
         for path in filter(Path.exists, map(resumed.with_name, names)):
-            meta = read_checkpoint(path).get("meta", {})
+            try:
+                meta = read_checkpoint(path).get("meta", {})
+            except UserError:  # it may be another name of the newest, and that be damaged
+                continue
             if (meta.get("epoch"), meta.get("iter")) == place:
                 found = path
                 break
         if best.exists():
             if found and found.samefile(best):
                 return
-            os.replace(best, aside := best.with_name(f"best_before_{resumed.stem}.pth"))
+            os.replace(best, aside := best.with_name(f"best_before_{runner.timestamp}.pth"))
             runner.logger.warning(f"{best} is of steps that this run leaves out: now {aside.name}.")
         if not epoch:
             return
@@ -197,13 +201,17 @@ class CheckpointHook(PlainCheckpointHook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Counts the batches after which all processes can stop: some have one more."""
         self.batches = -together(-len(runner.val_dataloader))[0]
+        self.validated = 0
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         """Saves if the run is told to stop; it then begins this validation anew."""
+        self.validated += 1
         if batch_idx < self.batches and (stop := together(_stop(runner))[0]):
-            for hook in runner.hooks:
+            # EMAHook's evaluate_on_origin goes through all once more, by the net's own weights.
+            averaged = self.validated <= len(runner.val_dataloader)
+            for hook in runner.hooks if averaged else ():
                 if isinstance(hook, EMAHook) and getattr(hook, "evaluate_on_ema", True):
                     hook._swap_ema_parameters()  # the net's own back in place of the averages
             self.save(runner)

@@ -39,8 +39,10 @@ class TrainLoop(EpochBasedTrainLoop):
         self._compile()
         if getattr(self.runner.model, "shard_fc", False):
             self.runner.model.shards = Shards(self.runner)
-        if self.runner._resume and hasattr(self.dataloader.sampler, "seed"):
-            self.dataloader.sampler.seed = self.runner.seed  # the checkpoint's, whatever the config
+        hub, sampler = self.runner.message_hub, self.dataloader.sampler
+        if hasattr(sampler, "seed"):  # the checkpoint's, whatever the config
+            sampler.seed = hub.get_info("sampler_seed", sampler.seed)
+            hub.update_info("sampler_seed", sampler.seed)
         self.stop = Noted()
         with handled(self.stop):
             for loop in filter(None, (self, self.runner.val_loop)):
@@ -103,7 +105,8 @@ class TrainLoop(EpochBasedTrainLoop):
     def _validate(self) -> None:
         hub = self.runner.message_hub
         if hub.get_info("awaits_validation", False):
-            self.runner.val_loop.run()
+            if self.runner.val_loop:
+                self.runner.val_loop.run()
             hub.update_info("awaits_validation", False)
 
     def _skip(self, batches: int) -> None:

@@ -12,6 +12,8 @@ from vgg_mm.errors import UserError
 from vgg_mm.registry import PARAM_SCHEDULERS
 from vgg_mm.training.faults import measured
 
+IDLE = ("begin", "cooldown", "eps", "min_value", "rule", "threshold_rule")  # of mmengine's
+
 
 @PARAM_SCHEDULERS.register_module()
 class PlateauLR(ReduceOnPlateauLR):
@@ -47,16 +49,9 @@ class PlateauLR(ReduceOnPlateauLR):
         monitor: str = "accuracy/top1",
         **kwargs,
     ) -> None:
-        if idle := kwargs.keys() & {
-            "begin",
-            "cooldown",
-            "eps",
-            "min_value",
-            "threshold_rule",
-            "rule",
-        }:
+        if idle := [key for key in IDLE if kwargs.pop(key, None)]:
             raise UserError(
-                f"PlateauLR has no {', '.join(sorted(idle))}: the rate falls 'drops' times by "
+                f"PlateauLR has no {', '.join(idle)}: the rate falls 'drops' times by "
                 "'factor', each time after 'patience' validations. Leave it out."
             )
         super().__init__(
