@@ -212,7 +212,10 @@ slurm_train nodes name demo --work-dir slurm {small}
 
     srun = tmp_path / "programs/srun"
     srun.parent.mkdir()
-    srun.write_text('#!/bin/sh\nwhile [ "$1" != python ]; do shift; done\necho "$@"\n')
+    srun.write_text(
+        "#!/bin/sh\n[ $MASTER_PORT -ge 20000 ] || exit 9\n"
+        'while [ "$1" != python ]; do shift; done\necho "$@"\n'
+    )
     srun.chmod(0o755)
     env = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{srun.parent}:{env['PATH']}"

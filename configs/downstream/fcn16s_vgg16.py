@@ -3,7 +3,8 @@
     mim train mmsegmentation configs/downstream/fcn16s_vgg16.py \
         --cfg-options load_from=work_dirs/fcn32s_vgg16/iter_20000.pth
 
-The paper starts it from FCN-32s' weights, as this command does.
+The paper starts it from FCN-32s' weights, as this command does, at a hundredth of the rate, which
+here stays.
 """
 
 _base_ = "fcn32s_vgg16.py"

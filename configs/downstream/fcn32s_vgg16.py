@@ -4,7 +4,7 @@
 
 Pools round up, as Caffe's do, so images may be of any size. The classifier's fc6 and fc7, padded,
 keep pool5's size; scores of stride 32 are upsampled to the image. The rate is the paper's for
-VGG-16; nothing is frozen.
+VGG-16, and fixed, for mmsegmentation's schedule ends at this one; nothing is frozen.
 """
 
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"

@@ -462,11 +462,15 @@ def test_without_lighting(to_rgb, std):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_cast_net_gets_its_type_and_the_mean_keeps_its_digits(dtype):
+def test_a_cast_net_gets_its_type_and_mean_and_deviation_keep_their_digits(dtype):
     batch = collated(transform=DrawLighting(*PCA))
     exact = preprocessor()(batch, training=True)["inputs"]
     cast = preprocessor().to(dtype)(batch, training=True)["inputs"]
     assert torch.equal(cast, exact.to(dtype))
+    divided = preprocessor(std=(58.395, 57.12, 57.375))
+    exact = divided(batch, training=True)["inputs"]
+    assert torch.equal(divided.to(dtype)(batch, training=True)["inputs"], exact.to(dtype))
+    assert torch.equal(divided.float()(batch, training=True)["inputs"], exact)
 
 
 def test_a_float_batch_is_not_changed_in_place():

@@ -220,6 +220,17 @@ def test_the_backward_pass_keeps_signs_and_no_maps():
     assert sum(kept) <= signs + places + difference + image + kernels
 
 
+def test_images_of_a_wrong_shape_or_size_are_named():
+    criterion = vgg_mm.PerceptualLoss(
+        layer_weights={"conv5_1": 1.0}, value_range=(0, 1), pretrained=None, width=1
+    )
+    image = torch.rand(1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"images are \(3, 64, 64\), not \(N, 3, H, W\)"):
+        criterion(image[0], image[0])
+    with pytest.raises(UserError, match="images of two sizes: conv5_1 is 4x4 and 1x1"):
+        criterion(image, image[..., :20, :20])
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

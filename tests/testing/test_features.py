@@ -470,7 +470,7 @@ def test_an_svm_that_does_not_fit_into_memory_says_so(svm, tool, mistake, monkey
     )
 
 
-def test_what_cannot_be_split(svm):
+def test_what_cannot_be_split(svm, monkeypatch):
     x, labels = clusters([5, 5, 1], 0.1)
     with pytest.raises(UserError, match=r"a class has 1 image\(s\): too few for 5 folds"):
         svm.evaluate(features(x, labels), svm.folds(5))
@@ -479,6 +479,14 @@ def test_what_cannot_be_split(svm):
     both, split = svm.joined(features(x[:10], labels[:10], "ab"), features(x[:5], labels[:5], "ab"))
     with pytest.raises(UserError, match="'b' has no image to test on"):
         svm.evaluate(both, split)
+    with pytest.raises(UserError, match="nothing to tell 'a' from: an SVM wants two classes"):
+        svm.evaluate(features(x[:5], labels[:5], "a"), svm.folds(2))
+    monkeypatch.setattr(svm, "_fit", lambda *args: pytest.fail("trained before all was looked at"))
+    with pytest.raises(UserError, match=r"'c' has no image to test on"):
+        svm.evaluate(features(*clusters([5, 5, 2], 0.1)), svm.per_class(2, 2, 1))
+    several = np.array([[1, 1], [1, 1], [1, -1], [1, -1], [-1, 0], [-1, 0]])
+    with pytest.raises(UserError, match="a class has|image.s. to train on|to test on"):
+        svm.evaluate(features(x[:6], several * [1, 0], "ab"), svm.folds(2))
     with pytest.raises(UserError, match="different classes: a, b, c in .*; a, b in"):
         svm.joined(features(x, labels), features(x, labels, "ab"))
     with pytest.raises(UserError, match="have 3 and 2 dimensions"):
@@ -496,8 +504,8 @@ def test_the_tool_compares_with_raw_pixels(svm, tool, mistake, cfg, checkpoint, 
     told = tool(
         "linear_svm", "train.npz", "train.npz", "--test", "val.npz", "val.npz", "--pixels", 2
     )
-    first, second = told.splitlines()[-3:-1]
-    assert first.startswith("mean class accuracy ")
+    first, drawn, second = told.splitlines()[-3:]
+    assert first.startswith("mean class accuracy ") and drawn == "Drawn in svm.png"
     # Red and green pictures are told apart by their colours.
     assert second == "raw pixels, 2x2: mean class accuracy 100.0%"
     assert read_image("svm.png").shape[0] > 300

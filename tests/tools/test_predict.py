@@ -148,6 +148,8 @@ def test_tool_does_not_predict_its_own_drawings(checkpoint, folder, tool, monkey
     assert first == second and "predictions/wide.png.png" not in second
     with pytest.raises(SystemExit, match="no image in . but those in ."):
         tool(CONFIG, checkpoint, ".", "--out", ".")
+    monkeypatch.chdir(folder.parent)
+    assert folder.joinpath("wide.png").name in tool(CONFIG, checkpoint, folder.name, "--out", ".")
 
 
 def test_tool_names_one_picture(checkpoint, folder, tool, tmp_path):

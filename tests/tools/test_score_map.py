@@ -169,7 +169,7 @@ def test_mistakes(model, picture, tool):
         (picture, "--top", 0, *SMALL): "--top 0: show 1 to 20 classes",
         (picture, "--scales", 40, *SMALL): "shortest side must be at least 2 times",
         (picture, "--scales", 0, *SMALL): "MultiScale: each scale must be a number of pixels",
-        (picture, "--out", "folder", *SMALL): "folder: Is a directory",
+        (picture, "--out", "folder", *SMALL): "folder could not be written (Is a directory)",
     }.items():
         with pytest.raises(SystemExit) as ended:
             tool(CONFIG, "net.pth", *args)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from small_nets import (
     TORCHVISION,
     caffe_layers,
@@ -71,6 +71,16 @@ def test_onnx_files_that_are_no_vgg(tmp_path):
         change(next(node for node in model.graph.node if node.op_type == op))
         onnx.save(model, path)
         with pytest.raises(UserError, match=message):
+            convert(path, "A", trained_on=TORCHVISION)
+    for pads in ([0, 0, 1 << 30, 1, 0, 0, 1, 1], [0] * 9):
+        model = onnx.ModelProto.FromString(whole)
+        first = next(node for node in model.graph.node if node.op_type == "Conv")
+        pad = onnx.helper.make_node("Pad", [first.input[0], "pads"], ["padded"])
+        first.input[0] = "padded"
+        model.graph.node.insert(0, pad)
+        model.graph.initializer.append(numpy_helper.from_array(np.array(pads), "pads"))
+        onnx.save(model, path)
+        with pytest.raises(UserError, match="padded .Pad. has pads that no VGG has"):
             convert(path, "A", trained_on=TORCHVISION)
     model = onnx.ModelProto.FromString(whole)
     first, second = [node for node in model.graph.node if node.op_type == "Conv"][2:4]

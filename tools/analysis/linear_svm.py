@@ -16,6 +16,8 @@ from vgg_mm.errors import UserError, library, run
 
 def main() -> None:
     """Runs the tool."""
+    from tools.arguments import count
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +40,7 @@ def main() -> None:
         help="stratified folds, or how many random splits; default: %(default)s",
     )
     parser.add_argument(
-        "--pixels", type=int, metavar="SIDE", help="compare with SIDE x SIDE raw pixels"
+        "--pixels", type=count, metavar="SIDE", help="compare with SIDE x SIDE raw pixels"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes; default: %(default)s")
     parser.add_argument(
@@ -51,17 +53,18 @@ def main() -> None:
         raise UserError("--per-class: use 1 image or more.")
     if args.folds < (1 if args.per_class else 2):
         raise UserError(f"--folds {args.folds}: use 2 or more (random splits: 1 or more).")
+    if not args.jobs:
+        raise UserError("--jobs 0: use 1 or more, or -1 for all cores.")
     library("sklearn", "a linear SVM", "svm")
 
     from joblib import parallel_config
 
     from tools.analysis import svm
 
+    split = svm.per_class(*args.per_class, args.folds) if args.per_class else svm.folds(args.folds)
+
     def evaluate(parts):
-        if args.test:
-            return svm.evaluate(*svm.joined(*parts))
-        split = svm.per_class(*args.per_class, args.folds) if args.per_class else None
-        return svm.evaluate(*parts, split or svm.folds(args.folds))
+        return svm.evaluate(*(svm.joined(*parts) if args.test else (*parts, split)))
 
     parts = [svm.load(files) for files in (args.features, args.test) if files]
     if args.per_class and parts[0].labels.ndim > 1:
@@ -69,11 +72,11 @@ def main() -> None:
     with parallel_config(n_jobs=args.jobs):
         result = evaluate(parts)
         print(svm.summary(result), flush=True)
+        svm.draw(result, args.out)
+        print(f"Drawn in {args.out}", flush=True)
         if args.pixels:
             raw = evaluate([svm.pixels(part, args.pixels) for part in parts])
             print(f"raw pixels, {args.pixels}x{args.pixels}: {svm.summary(raw)}")
-    svm.draw(result, args.out)
-    print(f"Drawn in {args.out}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ def main() -> None:
     folder, images = args.images.parent, [args.images]
     if args.images.is_dir():
         folder, drawn = args.images, args.out.resolve()
-        found = map(Path, find_images(folder))
-        images = [image for image in found if drawn not in Path(os.path.realpath(image)).parents]
+        images = [*map(Path, find_images(folder))]
+        if drawn not in folder.resolve().parents:
+            images = [i for i in images if drawn not in Path(os.path.realpath(i)).parents]
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
     net = load(cfg, args.checkpoint, device=get_device())

@@ -16,6 +16,7 @@ from tools.analysis.drawing import draw_box, legible, show
 from tools.analysis.stored_boxes import holds_guesses
 from vgg_mm.testing.localisation import Guesses
 from vgg_mm.testing.scores import Scores
+from vgg_mm.writing import replacing
 
 matplotlib.use("Agg")
 RIGHT, WRONG = "#1a7f37", "#c62828"
@@ -48,7 +49,7 @@ def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> No
     shown = np.random.default_rng(0).permutation(len(labels))[:24]
     shown = shown[np.argsort(labels[shown], kind="stable")]
     cells = images.subplots(3, 8).flat
-    for axes, i in zip(cells, shown, strict=False):
+    for i, axes in zip(shown, cells, strict=False):  # the cells that are left stay
         show(axes, os.path.join(saved.root, saved.names[i]))
         number, says, right = found(saved, i, classes)
         truth = "" if number == labels[i] else f"is {classes[labels[i]]}"
@@ -67,7 +68,8 @@ def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> No
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    figure.savefig(out, dpi=100)
+    with replacing(out) as file:
+        figure.savefig(file, dpi=100, format="png")
     plt.close(figure)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from tools.analysis.drawing import draw_box, legible, resized
 from vgg_mm.api import Net
 from vgg_mm.data import read_image, rescale
+from vgg_mm.writing import replacing
 
 
 def place(cells: np.ndarray, height: int, width: int, kernel: int, stride: int) -> np.ndarray:
@@ -77,8 +77,8 @@ def draw_score_maps(
     """
     posterior, guesses = net.look(image, scales)
     boxes = {guess.label: guess.box for guess in guesses}
-    values, labels = (x[:top].tolist() for x in posterior.sort(descending=True, stable=True))
-    named = [(net.classes[label], value) for label, value in zip(labels, values, strict=True)]
+    named = net.ranked(posterior, top)
+    labels = posterior.argsort(descending=True, stable=True)[:top].tolist()
     original = read_image(str(image))
     maps = [
         (rescale(original, Q)[..., ::-1], posteriors.numpy())
@@ -112,6 +112,6 @@ def draw_score_maps(
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=grid, label="posterior", location="bottom", aspect=40)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png")
+    with replacing(out) as file:
+        figure.savefig(file, format="png")
     return named

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,6 +24,7 @@ from vgg_mm.arrays import BLOCK, At, Rows
 from vgg_mm.data import read_image
 from vgg_mm.errors import UserError
 from vgg_mm.testing.features import Features
+from vgg_mm.writing import replacing
 
 C = [0.01, 0.1, 1, 10, 100]  # the penalties to choose from
 BYTES = 4 + 8 + 16  # of a number: ours, scikit-learn's float64, liblinear's with its position
@@ -175,11 +175,10 @@ def evaluate(features: Features, split: Split) -> Result:
 
 def _one_label(features: Features, split: Split) -> Result:
     x, y, classes = features.features, features.labels, features.classes
-    splits = list(split(y, np.arange(len(y))))
+    splits = _checked(split, y, np.arange(len(y)), classes)
     confusions = []
     for train, test in _track(splits, "Splits"):
-        svm = _fit(x, train, y[train], classes, "balanced_accuracy")
-        _check_test(y[test], classes)
+        svm = _fit(x, train, y[train], "balanced_accuracy")
         confusions.append(confusion_matrix(y[test], _each(svm.predict, x, test)))
     accuracies = [np.diag(counts) / counts.sum(1) for counts in confusions]
     measures = {"mean class accuracy": 100 * np.mean(accuracies, 1)}
@@ -188,14 +187,16 @@ def _one_label(features: Features, split: Split) -> Result:
 
 def _multi_label(features: Features, split: Split) -> Result:
     x, classes = features.features, features.classes
-    precisions = []  # (classes, splits, 2)
-    for name, labels in zip(_track(classes, "Classes"), features.labels.T, strict=True):
+    cases = []
+    for name, labels in zip(classes, features.labels.T, strict=True):
         at = np.flatnonzero(labels)
-        y, names = (labels[at] > 0).astype(int), (f"not {name}", name)
+        y = (labels[at] > 0).astype(int)
+        cases.append((at, y, _checked(split, y, at, (f"not {name}", name))))
+    precisions = []  # (classes, splits, 2)
+    for at, y, splits in _track(cases, "Classes"):
         of_class = []
-        for train, test in split(y, at):
-            svm = _fit(x, at[train], y[train], names, "average_precision")
-            _check_test(y[test], names)
+        for train, test in splits:
+            svm = _fit(x, at[train], y[train], "average_precision")
             scores = _each(svm.decision_function, x, at[test])
             of_class.append(average_precisions(y[test], scores))
         precisions.append(of_class)
@@ -229,17 +230,33 @@ def _each(function: Callable[[np.ndarray], np.ndarray], x: Array, at: np.ndarray
     return np.concatenate([function(x[part]) for part in parts])
 
 
-def _fit(
-    x: Array, at: np.ndarray, y: np.ndarray, names: Sequence[str], scoring: str
-) -> GridSearchCV:
+def _checked(
+    split: Split, y: np.ndarray, at: np.ndarray, names: Sequence[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All splits of the rows ``at``, their classes y, before the first SVM is trained on one.
+
+    Raises:
+        UserError: If one has too few images of a class.
+    """
+    if len(names) < 2 or not len(at):
+        raise UserError(f"there is nothing to tell '{names[-1]}' from: an SVM wants two classes.")
+    splits = list(split(y, at))
+    for train, test in splits:
+        counts = np.bincount(y[train], minlength=len(names))
+        rarest = counts.argmin()
+        if counts[rarest] < 2:
+            raise UserError(
+                f"'{names[rarest]}' has {counts[rarest]} image(s) to train on, and C is chosen by "
+                "cross-validation: give it 2 or more."
+            )
+        for name, count in zip(names, np.bincount(y[test], minlength=len(names)), strict=True):
+            if not count:
+                raise UserError(f"'{name}' has no image to test on: split otherwise.")
+    return splits
+
+
+def _fit(x: Array, at: np.ndarray, y: np.ndarray, scoring: str) -> GridSearchCV:
     """An SVM of the rows ``at``, their classes y, with the C that is best in cross-validation."""
-    counts = np.bincount(y, minlength=len(names))
-    rarest = counts.argmin()
-    if counts[rarest] < 2:
-        raise UserError(
-            f"'{names[rarest]}' has {counts[rarest]} image(s) to train on, and C is chosen by "
-            "cross-validation: give it 2 or more."
-        )
     jobs = effective_n_jobs(None)
     needed, free = BYTES * len(at) * x.shape[1] * jobs / 1e9, free_memory() / 1e9
     if needed > free:
@@ -248,7 +265,7 @@ def _fit(
             f"--jobs {jobs}, and {free:.1f} GB are free: use fewer images (--per-class), fewer "
             "--jobs, or shorter features (one file, without --stack)."
         )
-    inner = StratifiedKFold(min(3, counts[rarest]), shuffle=True, random_state=0)
+    inner = StratifiedKFold(min(3, np.bincount(y).min()), shuffle=True, random_state=0)
     search = GridSearchCV(LinearSVC(random_state=0), {"C": C}, scoring=scoring, cv=inner)
     with warnings.catch_warnings():
         # Where C is too large to converge, cross-validation finds another.
@@ -264,12 +281,6 @@ def free_memory() -> float:
         return 1024 * int(kib)
     except (OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _check_test(y: np.ndarray, names: Sequence[str]) -> None:
-    for name, count in zip(names, np.bincount(y, minlength=len(names)), strict=True):
-        if not count:
-            raise UserError(f"'{name}' has no image to test on: split otherwise.")
 
 
 def _track(items: Sequence, what: str) -> Iterable:
@@ -309,18 +320,15 @@ def draw(result: Result, out: str | os.PathLike) -> None:
         axes.invert_yaxis()
     axes.set_yticks(range(n), names, **style)
     axes.set_title(summary(result), fontsize=11)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png")
+    with replacing(out) as file:
+        figure.savefig(file, format="png")
 
 
 def summary(result: Result) -> str:
     """The measures in words, with their standard deviation where there are several splits."""
-    return ", ".join(
-        f"{name} {values.mean():.1f}%"
-        + (
-            f" \N{PLUS-MINUS SIGN} {values.std():.1f} ({len(values)} splits)"
-            if len(values) > 1
-            else ""
-        )
-        for name, values in result.measures.items()
-    )
+
+    def told(name: str, values: np.ndarray) -> str:
+        spread = f" \N{PLUS-MINUS SIGN} {values.std():.1f} ({len(values)} splits)"
+        return f"{name} {values.mean():.1f}%{spread if len(values) > 1 else ''}"
+
+    return ", ".join(told(*each) for each in result.measures.items())

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
+from tools.arguments import count
 from vgg_mm.writing import write_text
 
 
@@ -22,7 +24,7 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    args.add_argument("--rounds", type=int, default=5, help="interleaved runs of each")
+    args.add_argument("--rounds", type=count, default=5, help="interleaved runs of each")
     args.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return args
 
@@ -45,6 +47,12 @@ def interleaved(
             if i:
                 seconds[name].append(clock() - start)
     return {name: median(times) for name, times in seconds.items()}
+
+
+def environment(root: Path) -> dict[str, str]:
+    """That of a process of one thread which imports what is at ``root``."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def write(figures: dict[str, float], file: Path | None) -> None:

@@ -6,7 +6,7 @@
 # wants them. If it fails on one host, it is ended on the others. All is gone with this process.
 set -euo pipefail
 [[ ${1:-} != --help ]] || exec sed -n "2,/^set/s/^# *//p" "$0"
-[[ ${VGG_MM_HOSTS:-} == "$$" ]] || exec env VGG_MM_HOSTS=$$ unshare --net --mount "$0" "$@"
+[[ ${VGG_MM_HOSTS:-} == "$$" ]] || exec env VGG_MM_HOSTS=$$ unshare --net --mount bash "$0" "$@"
 
 count=${1:?how many hosts} rate=${2:?a rate, such as 1gbit}
 shift 2

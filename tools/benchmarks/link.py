@@ -25,6 +25,7 @@ import torch.distributed as dist
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from tools.benchmarks import environment
 from vgg_mm.models import VGG, VGGHead
 from vgg_mm.training import DDP
 from vgg_mm.training.shards import Shards
@@ -59,16 +60,14 @@ def seconds(hosts: int, rate: float | None, images: int, rounds: int) -> dict[st
         file = Path(folder, "seconds.json")
         command = [sys.executable, "-W", "ignore", "-c", HOST]
         command += [str(images // hosts), str(rounds), str(file)]
-        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        environment["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # not that a host has no name
+        env = environment(ROOT) | dict(TORCH_CPP_LOG_LEVEL="ERROR")  # not that a host has no name
         if rate:
             command = [str(HOSTS), str(hosts), f"{rate:g}gbit", *command]
-            subprocess.run(command, env=environment, check=True)
+            subprocess.run(command, env=env, check=True)
         else:
-            environment |= dict(NNODES=str(hosts), MASTER_ADDR="127.0.0.1")
+            env |= dict(NNODES=str(hosts), MASTER_ADDR="127.0.0.1")
             started = [
-                subprocess.Popen(command, env={**environment, "NODE_RANK": str(rank)})
+                subprocess.Popen(command, env={**env, "NODE_RANK": str(rank)})
                 for rank in range(hosts)
             ]
             for each in started:

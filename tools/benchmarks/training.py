@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch.optim import SGD
 
-from tools.benchmarks import interleaved, parser, write
+from tools.benchmarks import environment, interleaved, parser, write
 from vgg_mm import get_config
 from vgg_mm.data.scenes import Settings, draw_scenes
 
@@ -120,9 +119,8 @@ def _images_per_second(data: Path, work_dir: Path, processes: int) -> float:
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += [ROOT / "tools/train.py", ROOT / "configs/demo.py", "--launcher", "pytorch"]
     command += ["--work-dir", work_dir, "--cfg-options", *(f"{k}={v}" for k, v in options.items())]
-    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    subprocess.run([sys.executable, *map(str, command)], env=env, check=True, capture_output=True)
+    command = [sys.executable, *map(str, command)]
+    subprocess.run(command, env=environment(ROOT), check=True, capture_output=True)
     (log,) = work_dir.glob("*/vis_data/scalars.json")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     return median(line["images/s"] for line in lines if "images/s" in line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -133,10 +132,10 @@ class PerceptualLoss(nn.Module):
 
     def _put_relus_off(self, layers: list[str], names: list[str]) -> None:
         """Moves the ReLUs of ``layers`` before the next convs, with which pools change places."""
-        for name, following in zip_longest(names, names[1:]):
+        for name, following in zip(names, [*names[1:], ""], strict=True):
             if name in layers:
                 setattr(self.net, name.replace("conv", "relu"), nn.Identity())
-                if conv := getattr(self.net, following or "", None):
+                if conv := getattr(self.net, following, None):
                     setattr(self.net, following, nn.Sequential(nn.ReLU(), conv))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> PerceptualLoss:
@@ -146,6 +145,8 @@ class PerceptualLoss(nn.Module):
 
     def see(self, images: Tensor) -> Seen:
         """What the net sees in images (N, 3, H, W) of at least 16 x 16 pixels."""
+        if images.ndim != 4:
+            raise UserError(f"PerceptualLoss: images are {tuple(images.shape)}, not (N, 3, H, W).")
         scale, shift = self.affine
         x = (images.flip(1) if self.flips else images) * scale + shift
         out = self.net(x.to(self.net.conv1_1.weight.dtype))
@@ -167,7 +168,15 @@ class PerceptualLoss(nn.Module):
         return self.compare(self.see(x), wanted)
 
     def compare(self, seen: Seen, wanted: Seen) -> Losses:
-        """The losses of what :meth:`see` returned; ``maps`` and ``grams`` may be of two images."""
+        """The losses of what :meth:`see` returned; ``maps`` and ``grams`` may be of two images.
+
+        Raises:
+            UserError: If images that are compared position by position differ in size.
+        """
+        for name, maps in seen.maps.items():
+            if maps.shape[2:] != (other := wanted.maps[name]).shape[2:]:
+                sizes = " and ".join("x".join(map(str, each.shape[2:])) for each in (maps, other))
+                raise UserError(f"PerceptualLoss: images of two sizes: {name} is {sizes}.")
         return Losses(
             self._sum(seen.maps, wanted.maps, self.layer_weights, self.perceptual_weight),
             self._sum(seen.grams, wanted.grams, self.layer_weights_style, self.style_weight),

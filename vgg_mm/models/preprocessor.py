@@ -41,9 +41,11 @@ class VGGPreprocessor(ClsDataPreprocessor):
         self.rgb = to_rgb
         if mean is None:
             mean = MEAN_RGB if to_rgb else MEAN_RGB[::-1]
-        self.shift = -torch.tensor(mean, dtype=torch.float64)  # no buffer: half() would round it
+        # No buffers, which half() would round.
+        self.shift = -torch.tensor(mean, dtype=torch.float64)
+        self.std = torch.tensor(std, dtype=torch.float32)[:, None, None]
         self.divides = set(std) != {1}
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None], False)
+        self.register_buffer("typed", torch.empty(0), False)  # is of the net's type
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepares a batch for the net.
@@ -72,9 +74,9 @@ class VGGPreprocessor(ClsDataPreprocessor):
         else:
             inputs = [self._add(x[None], s[None])[0] for x, s in zip(inputs, shift, strict=True)]
         data = super().forward({"inputs": inputs, "data_samples": samples}, training)
-        return {**data, "inputs": data["inputs"].to(self.std.dtype)}
+        return {**data, "inputs": data["inputs"].to(self.typed.dtype)}
 
     def _add(self, images: Tensor, shift: Tensor) -> Tensor:
         x = torch.empty_like(images, dtype=torch.float32)
         x.copy_(images.flip(1) if self.rgb else images).add_(shift)
-        return x.div_(self.std) if self.divides else x
+        return x.div_(self.std.to(x.device)) if self.divides else x

@@ -46,7 +46,7 @@ class FCNSkipHead(BaseDecodeHead):
     def init_weights(self) -> None:
         """Sets what the class describes, and ``conv_seg`` as ``init_cfg`` says."""
         super().init_weights()
-        line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        line = self.conv_seg.weight.new_tensor([0.25, 0.75, 0.75, 0.25])  # on its device
         for value in [*self.scores.parameters(), *self.upsamplings.parameters()]:
             nn.init.zeros_(value)
         for weight in self.upsamplings.parameters():

@@ -74,6 +74,8 @@ class Graph:
     def _check(self, graph: Any) -> None:
         """Holds the file's claims against its size, and turns its nodes to inference."""
         tensors = [*graph.initializer]
+        known = {tensor.name: tensor for tensor in graph.initializer}
+        known |= {n.output[0]: a.t for n in graph.node for a in n.attribute if a.name == "value"}
         for node in graph.node:
             name = f"{self.path}: node {node.name or node.output[0]} ({node.op_type})"
             if node.op_type not in OPS or node.domain not in ("", "ai.onnx"):
@@ -85,6 +87,11 @@ class Graph:
                     raise UserError(f"{name} has pads {[*attribute.ints]}.")
                 if attribute.name == "training_mode":
                     attribute.i = 0
+            if node.op_type == "Pad" and len(node.input) > 1:  # since opset 11
+                pads = known.get(node.input[1])
+                few = pads is not None and prod(pads.dims) <= 8 and not pads.external_data
+                if not few or abs(self.onnx.numpy_helper.to_array(pads)).max(initial=0) > 100:
+                    raise UserError(f"{name} has pads that no VGG has.")
             if node.op_type in ("BatchNormalization", "Dropout"):
                 del node.output[1:], node.input[1 if node.op_type == "Dropout" else 5 :]
         left: dict[Path, int] = {}
