@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from mmengine import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from on_cuda import on_cuda
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 MISSING = [name for name in ("mmdet", "mmseg") if not find_spec(name)]
 pytestmark = [
@@ -22,8 +24,11 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: see docs/downstream.md"),
 ]
 if not MISSING:
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.structures import SegDataSample
     from small_downstream import CHECKPOINT, CONFIGS, load, run, small, write_checkpoint, write_data
+
+    from vgg_mm.models.skip_head import FCNSkipHead
 
 ROOT = Path(__file__).parents[1]
 # The maps that the heads see of an image of this side, and the shape of fc6.
@@ -308,3 +313,13 @@ def test_mmdets_ssd_head_still_lacks_loss_cls(monkeypatch):
     assert SSDHead.loss_cls is None
     monkeypatch.delattr(SSDHead, "loss_cls")
     assert not hasattr(build(Config(load("ssd300_vgg16").to_dict())).bbox_head, "loss_cls")
+
+
+def test_fcns_skips_start_on_the_nets_device(monkeypatch):
+    head = FCNSkipHead(in_channels=[4, 8], num_classes=3)
+    monkeypatch.setattr(
+        BaseDecodeHead, "init_weights", lambda self: None
+    )  # mmengine's reads values
+    with FakeTensorMode():
+        on_cuda(head).init_weights()
+    assert head.upsamplings[0].weight.device.type == "cuda"
