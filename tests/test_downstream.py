@@ -24,11 +24,8 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: see docs/downstream.md"),
 ]
 if not MISSING:
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.structures import SegDataSample
     from small_downstream import CHECKPOINT, CONFIGS, load, run, small, write_checkpoint, write_data
-
-    from vgg_mm.models.skip_head import FCNSkipHead
 
 ROOT = Path(__file__).parents[1]
 # The maps that the heads see of an image of this side, and the shape of fc6.
@@ -284,6 +281,17 @@ def test_fcn16s_begins_with_fcn32s_scores():
     assert torch.allclose(fine[..., 1:, 1:], expected[..., 1:13, 1:11], atol=1e-5)
 
 
+def test_the_skips_start_on_the_nets_device(monkeypatch):
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    head = build(small("fcn8s_vgg16", 1, ".")).decode_head
+    # mmengine's logs what it sees, and here is nothing to see.
+    monkeypatch.setattr(BaseDecodeHead, "init_weights", lambda self: None)
+    with FakeTensorMode():
+        on_cuda(head).init_weights()
+    assert all(weight.device.type == "cuda" for weight in head.upsamplings.parameters())
+
+
 @pytest.mark.parametrize("sizes", [((9, 7), (4, 3), (2, 1)), ((7, 5), (4, 3), (2, 2))])
 @torch.no_grad()
 def test_the_skip_head_adds_the_scores_of_all_maps(sizes):
@@ -313,13 +321,3 @@ def test_mmdets_ssd_head_still_lacks_loss_cls(monkeypatch):
     assert SSDHead.loss_cls is None
     monkeypatch.delattr(SSDHead, "loss_cls")
     assert not hasattr(build(Config(load("ssd300_vgg16").to_dict())).bbox_head, "loss_cls")
-
-
-def test_fcns_skips_start_on_the_nets_device(monkeypatch):
-    head = FCNSkipHead(in_channels=[4, 8], num_classes=3)
-    monkeypatch.setattr(
-        BaseDecodeHead, "init_weights", lambda self: None
-    )  # mmengine's reads values
-    with FakeTensorMode():
-        on_cuda(head).init_weights()
-    assert head.upsamplings[0].weight.device.type == "cuda"
