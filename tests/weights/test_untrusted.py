@@ -72,7 +72,7 @@ def test_onnx_files_that_are_no_vgg(tmp_path):
         onnx.save(model, path)
         with pytest.raises(UserError, match=message):
             convert(path, "A", trained_on=TORCHVISION)
-    for pads in ([0, 0, 1 << 30, 1, 0, 0, 1, 1], [0] * 9):
+    for pads in ([0, 0, 1 << 30, 1, 0, 0, 1, 1], [0] * 12):
         model = onnx.ModelProto.FromString(whole)
         first = next(node for node in model.graph.node if node.op_type == "Conv")
         pad = onnx.helper.make_node("Pad", [first.input[0], "pads"], ["padded"])

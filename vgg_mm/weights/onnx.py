@@ -87,9 +87,8 @@ class Graph:
                     raise UserError(f"{name} has pads {[*attribute.ints]}.")
                 if attribute.name == "training_mode":
                     attribute.i = 0
-            if node.op_type == "Pad" and len(node.input) > 1:  # since opset 11
-                pads = known.get(node.input[1])
-                few = pads is not None and prod(pads.dims) <= 8 and not pads.external_data
+            if node.op_type == "Pad" and (pads := known.get([*node.input, ""][1])):  # opset 11
+                few = prod(pads.dims) <= 10 and not pads.external_data
                 if not few or abs(self.onnx.numpy_helper.to_array(pads)).max(initial=0) > 100:
                     raise UserError(f"{name} has pads that no VGG has.")
             if node.op_type in ("BatchNormalization", "Dropout"):
