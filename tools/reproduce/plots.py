@@ -69,6 +69,7 @@ def forest(results: Results) -> Figure | None:
     marks = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
     axes.set_xticks([mark for mark in marks if low <= mark <= high])
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(axis="x", labelsize=7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.invert_yaxis()
     return figure
