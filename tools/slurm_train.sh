@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGUMENTS OF train.py]
 #
-# Environment: GPUS (all, 4), GPUS_PER_NODE (4, or GPUS if less), CPUS_PER_TASK (8), PORT, SRUN_ARGS. With
-# SRUN_ARGS="--time 24:00:00 --signal USR1@120" it saves and ends two minutes before its time is up.
+# Environment: GPUS (all, 4), GPUS_PER_NODE (4, or GPUS if less), CPUS_PER_TASK (8), PORT, SRUN_ARGS.
+# With SRUN_ARGS="--time 24:00:00 --signal USR1@120" it saves and ends two minutes before its time is
+# up.
 set -euo pipefail
 [[ ${1:-} != --help ]] || exec sed -n "2,/^set/s/^# *//p" "$0"
 

@@ -51,10 +51,7 @@ def main() -> None:
     from vgg_mm.api import load
 
     net = load(cfg, args.checkpoint, device=get_device())
-    try:
-        top = draw_score_maps(net, args.image, args.top, args.out, args.scales)
-    except OSError as error:
-        raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
+    top = draw_score_maps(net, args.image, args.top, args.out, args.scales)
     print(*(f"{value:8.2%}  {name}" for name, value in top), f"Drawn in {args.out}", sep="\n")
 
 

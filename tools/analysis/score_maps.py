@@ -72,8 +72,7 @@ def draw_score_maps(
         The classes' names and their probabilities by the protocol, the most probable first.
 
     Raises:
-        UserError: As :meth:`vgg_mm.Net.score_map` does.
-        OSError: If the PNG cannot be written.
+        UserError: As :meth:`vgg_mm.Net.score_map` does, or if the PNG cannot be written.
     """
     posterior, guesses = net.look(image, scales)
     boxes = {guess.label: guess.box for guess in guesses}
