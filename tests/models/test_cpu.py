@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from vgg_mm.models import cpu
-from vgg_mm.models.cpu import Conv2d
+from vgg_mm.models.cpu import Conv2d, OneDNNFC
 from vgg_mm.testing import Evaluation
 
 NHWC = torch.channels_last
@@ -43,6 +43,34 @@ def test_rounding_is_a_few_times_torchs_own():
     y = conv(x)
     assert not torch.equal(y, torchs)
     assert (y - exact).abs().max() < 8 * (torchs - exact).abs().max()
+
+
+@pytest.mark.parametrize("kernel_size", [1, 7])
+@pytest.mark.parametrize("layout", [NHWC, torch.contiguous_format])
+def test_fc_is_torchs_linear(kernel_size, layout):
+    fc = OneDNNFC(32, 24, kernel_size).to(memory_format=layout)
+    x = draw(2, 32, 9, 8)
+    torchs = fc(x)  # for a gradient is wanted
+    with torch.inference_mode():
+        y = fc(x)
+    assert y.stride() == torchs.stride()
+    assert torch.allclose(y, torchs, atol=1e-5)
+
+
+def test_training_and_other_types_take_torchs_linear(monkeypatch):
+    fc, x, taken = OneDNNFC(8, 4, 3), draw(1, 8, 4, 4), []
+    own = torch.Tensor.to_mkldnn
+    monkeypatch.setattr(torch.Tensor, "to_mkldnn", lambda x: taken.append(x) or own(x))
+    fc(x).sum().backward()
+    assert fc.weight.grad.any()
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            fc(x)
+        torch.export.export(fc, (x,))
+        fc.double()(x.double())
+        assert not taken
+        fc.float()(x)
+    assert len(taken) == 1
 
 
 @pytest.fixture
@@ -115,7 +143,7 @@ def test_the_evaluation_takes_it(taken):
     )
     model.init_weights()
     images = [torch.randint(256, (3, 224, 256), dtype=torch.uint8)]
-    for views, batch in (("dense", 2), ("crops", 32)):
+    for views, batch in (("dense", 2), ("crops", 50)):
         taken.clear()
         evaluate = Evaluation(model.eval(), views=views, crop_size=224)
 
@@ -138,14 +166,14 @@ def test_the_switch_turns_all_of_it_off(monkeypatch):
     config = dict(type="ImageClassifier", backbone=backbone, head=head)
     fast, x = MODELS.build(config), torch.zeros(2, 3, 8, 8)
     cpu.speed_up(fast)
-    assert type(fast.backbone.conv3_1) is Conv2d
+    assert type(fast.backbone.conv3_1) is Conv2d and type(fast.head.fc6) is OneDNNFC
     assert cpu.laid_out(fast, x).is_contiguous(memory_format=NHWC)
     assert {*fast.state_dict()} == {*MODELS.build(config).state_dict()}
 
     monkeypatch.setenv("VGG_MM_CPU", "plain")
     plain = MODELS.build(config)
     cpu.speed_up(plain)
-    assert not any(isinstance(layer, Conv2d) for layer in plain.modules())
+    assert not any(isinstance(layer, Conv2d | OneDNNFC) for layer in plain.modules())
     assert cpu.laid_out(plain, x) is x
     monkeypatch.setattr(cpu.ctypes, "pythonapi", None)
     with cpu.memory_reused():

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgg_mm.models.head import FC
 from vgg_mm.models.vgg import VGG
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -44,7 +46,7 @@ BB, GG, AA = (torch.kron(m, m) for m in (_B, _G, _A))  # (36, 36), (36, 9), (16,
 
 CHANNELS = 384  # with fewer, in and out, transforming tiles takes longer than it saves
 POSITIONS = 1024  # with fewer on all maps, transforming the weights does
-BLOCK = 8192  # pixels of tiles that run at once: 16 MiB of 512 channels
+BLOCK = 32768  # pixels of tiles that run at once: 64 MiB of 512 channels
 
 
 def _is_plain() -> bool:
@@ -52,13 +54,15 @@ def _is_plain() -> bool:
 
 
 def speed_up(net: nn.Module) -> None:
-    """Has the convs of a net's :class:`vgg_mm.VGG` go by :func:`winograd` where that is faster.
+    """Has a net's convs and FC layers take :class:`Conv2d`'s and :class:`OneDNNFC`'s faster ways.
 
-    They remain what they are to all who look at their weights, and wherever else they run.
+    They are those of a :class:`vgg_mm.VGG` and of the heads here. They remain what they are to all
+    who look at their weights, and wherever else they run.
     """
-    backbones = () if _is_plain() else [m for m in net.modules() if isinstance(m, VGG)]
-    for backbone in backbones:
-        for layer in backbone.modules():
+    for part in () if _is_plain() else net.modules():
+        if type(part) is FC:
+            part.__class__ = OneDNNFC
+        for layer in part.modules() if isinstance(part, VGG) else ():
             if type(layer) is nn.Conv2d:
                 layer.__class__ = Conv2d
 
@@ -91,6 +95,31 @@ def memory_reused() -> Iterator[None]:
         mallopt(M_MMAP_MAX, 65536)  # glibc's default
 
 
+def _infers(x: Tensor) -> bool:
+    """Whether it is in float32 on a CPU, without gradients and without a graph being made."""
+    return (
+        not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+    )
+
+
+class OneDNNFC(FC):
+    """An FC layer by oneDNN's matrix product; torch takes MKL's, which is slower on AMD's CPUs.
+
+    That is in float32 on a CPU without gradients.
+    """
+
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(..., in), (out, in) -> (..., out)."""
+        if not (_infers(x) and weight.dtype == x.dtype and torch.backends.mkldnn.is_available()):
+            return super().multiply(x, weight)
+        return F.linear(x.to_mkldnn(), weight, self.bias).to_dense()
+
+
 class Conv2d(nn.Conv2d):
     """torch's, which takes 3x3 convs by :func:`winograd` where that is the faster.
 
@@ -106,10 +135,7 @@ class Conv2d(nn.Conv2d):
 
     def _wide(self, x: Tensor) -> bool:
         return (  # tracers go before they see a size
-            not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()
-            and not torch.compiler.is_compiling()
+            _infers(x)
             and self.in_channels + self.out_channels >= CHANNELS
             and x.dim() == 4
             and x.numel() // x.shape[1] >= POSITIONS
@@ -117,8 +143,7 @@ class Conv2d(nn.Conv2d):
             and self.stride == self.padding == self.dilation == (1, 1)
             and self.groups == 1
             and self.padding_mode == "zeros"
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
+            and x.dtype == self.weight.dtype
             and x.is_contiguous(memory_format=torch.channels_last)
         )
 

@@ -50,8 +50,11 @@ class FC(nn.Conv2d):
             windows, weight = windows.permute(0, 2, 3, 1, 4, 5), self.weight
         else:  # channels_last
             windows, weight = windows.permute(0, 2, 3, 4, 5, 1), self.weight.permute(0, 2, 3, 1)
-        scores = F.linear(windows.flatten(3), weight.flatten(1), self.bias)
-        return scores.permute(0, 3, 1, 2)
+        return self.multiply(windows.flatten(3), weight.flatten(1)).permute(0, 3, 1, 2)
+
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Rows (..., in) and a matrix (out, in) to (..., out), with the bias."""
+        return F.linear(x, weight, self.bias)
 
 
 @MODELS.register_module()

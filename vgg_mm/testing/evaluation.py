@@ -58,7 +58,7 @@ class Evaluation(BaseTTAModel):
         flip: bool = True,
         grid: int = 5,
         crop_size: int = 224,
-        max_batch: int = 16,
+        max_batch: int = 25,
     ) -> None:
         super().__init__(module)
         if views not in VIEWS:
