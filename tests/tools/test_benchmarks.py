@@ -80,6 +80,7 @@ def test_the_input_benchmark_measures_given_pictures(tool, tmp_path):
         "loader_vs_default_collate",
     }
     assert 0.9 < figures["tiled_bytes"] < 1.1
+    assert figures["tiled_decoding"] < figures["untouched_decoding"] < 1
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -110,9 +110,7 @@ class LoadScaledCrop(BaseTransform):
         if "gt_bboxes" in results:
             results["gt_bboxes"] = placed(results)
         yield held
-        crop, window, reduced = self._draw(
-            generator(self, results), shape, isinstance(source, Jpeg)
-        )
+        crop, window, reduced = self.draw(generator(self, results), shape, isinstance(source, Jpeg))
         yield held
         if isinstance(source, Jpeg):
             image = decode_window(source, window, reduced)
@@ -131,10 +129,14 @@ class LoadScaledCrop(BaseTransform):
         results["crop"] = crop
         put(results, cv2.flip(image, 1) if crop.flip else image, *crop)
 
-    def _draw(
+    def draw(
         self, rng: np.random.Generator, shape: Sequence[int], jpeg: bool
     ) -> tuple[Crop, Window, int]:
-        """The crop of an image (H, W), the window of it that is needed, and how far reduced."""
+        """Draws a crop of an image (H, W).
+
+        Returns:
+            The crop, the window of the image that it needs, and how far that may be reduced.
+        """
         S = int(rng.integers(self.S_min, self.S_max, endpoint=True))
         scale = S / min(shape)
         reduced = reduction(scale) if jpeg else 1
