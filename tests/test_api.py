@@ -419,6 +419,9 @@ def test_boxes(checkpoint):
         x1, y1, x2, y2 = guess.box
         assert 0 <= x1 < x2 <= 90 and 0 <= y1 < y2 <= 60 and guess.rating > 0
     assert net.localise([image], classifier) == [guesses]
+    another = vgg_mm.Net(model, config, CLASSES[::-1], classifier.protocol, classifier.pipeline)
+    with pytest.raises(UserError, match="the classifier .*in another order"):
+        another.localise(image, classifier)
     with pytest.raises(UserError, match="this net predicts boxes, no classes: use localise"):
         net.predict(image)
     net.save("boxes")
@@ -594,10 +597,14 @@ def test_a_part_of_imagenet_goes_by_name(jpeg_tree):
     for name, number in (("red", 700), ("green", 30)):
         shutil.copytree(jpeg_tree / "val" / name, f"part/{WORDNET[number]}")
     how = dict(views="crops", scales=64, input="torchvision", crop_size=32)
+    like_torchvisions_imagenet = torchvision.datasets.ImageFolder("part")
+    like_torchvisions_imagenet.wnids = like_torchvisions_imagenet.classes
+    like_torchvisions_imagenet.classes = [("bullfrog", "Rana catesbeiana"), ("paper towel",)]
     for data in (
         "part",
         torchvision.datasets.ImageFolder("part"),
         torchvision.datasets.ImageFolder("part", target_transform=[30, 700].__getitem__),
+        like_torchvisions_imagenet,
     ):
         scores = vgg_mm.evaluate(Brightest(700, 30), data, **how)
         assert scores.labels.tolist() == [30, 30, 700, 700] and scores.error(1) == 0

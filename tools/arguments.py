@@ -9,6 +9,7 @@ import argparse
 import difflib
 import gc
 import inspect
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows a command's docstring as it stands."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_jobs(args: argparse.ArgumentParser) -> None:
+    """Adds ``--jobs``, how many processes work."""
+    args.add_argument(
+        "--jobs",
+        type=count,
+        metavar="N",
+        default=os.cpu_count(),
+        help="processes; default: one for each core, here %(default)s",
+    )
+
+
 def parser(description: str, **config: Any) -> argparse.ArgumentParser:
     """A parser of a config and its overrides, as :func:`load_config` reads them.
 
@@ -29,15 +48,22 @@ def parser(description: str, **config: Any) -> argparse.ArgumentParser:
     """
     from mmengine.config import DictAction  # half a second, which tools without a config spare
 
-    args = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    class Options(DictAction):
+        def __call__(self, parser, namespace, values, option_string=None) -> None:
+            try:
+                super().__call__(parser, namespace, values, option_string)
+            except (ValueError, AssertionError):
+                raise UserError(
+                    f"--cfg-options {' '.join(values)}: each is KEY=VALUE, its brackets closed."
+                ) from None
+
+    args = plain_parser(description)
     usual: dict[str, Any] = dict(help="a config, such as vgg16_d_jitter or my/config.py")
     args.add_argument("config", **{**usual, **config})
     args.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=Options,
         metavar="KEY=VALUE",
         help="override the config, such as model.head.num_classes=10",
     )
@@ -101,7 +127,10 @@ def load_config(args: argparse.Namespace) -> Config:
     path = config_file(args.config)
     cfg = get_config(path)
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(f"--cfg-options do not fit {path}: {error.args[0]}.") from None
     join_preprocessor(cfg)
     if checkpoint := getattr(args, "checkpoint", None):
         check_file(checkpoint)

@@ -24,6 +24,7 @@ from tools.resume import latest
 from vgg_mm.data.classes import metainfo
 from vgg_mm.errors import UserError
 from vgg_mm.training.checkpoints import CheckpointHook
+from vgg_mm.training.loop import TrainLoop
 
 STEPS = 4
 
@@ -38,6 +39,14 @@ class _Stopwatch(Hook):
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.times: list[float] = []
+
+    def before_train(self, runner: Runner) -> None:
+        ours = any(isinstance(hook, CheckpointHook) for hook in runner.hooks)
+        if not (ours and isinstance(runner.train_loop, TrainLoop)):
+            raise UserError(
+                "--dry-run wants train_cfg.type='vgg_mm.TrainLoop' and "
+                "default_hooks.checkpoint.type='vgg_mm.CheckpointHook'."
+            )
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         if stop := runner.train_loop.stop.number:

@@ -177,11 +177,14 @@ def extract(
             net lacks the layer.
     """
     saved, cfg = read_checkpoint(checkpoint), deepcopy(cfg)
+    check_input(saved.get("meta"), cfg.model, checkpoint)
     multi_scale(cfg)
     if not any(name.startswith("head.") for name in saved.get("state_dict", saved)):
         cfg.model.pop("head", None)
     if layer is None:
-        layer = "fc7" if cfg.model.get("head") else stages(cfg.model.backbone.arch)[-1][-1].name
+        backbone = cfg.model.backbone
+        convs_only = backbone.type == "vgg_mm.VGG" and not cfg.model.get("head")
+        layer = stages(backbone.arch)[-1][-1].name if convs_only else "fc7"
     flip = cfg.tta_model.get("flip", True)
     cfg.tta_model = dict(type="vgg_mm.FeatureExtractor", layer=layer, stack=stack, flip=flip)
     cfg.test_dataloader.dataset = data

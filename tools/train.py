@@ -96,6 +96,7 @@ def main() -> None:
     from mmengine.dist import barrier, is_main_process
 
     from tools.analysis.localisation import localise_and_tell
+    from tools.analysis.paper_tables import evaluation_name
     from tools.analysis.report import draw_report
     from tools.dry_run import dry_run
     from tools.evaluation import TrainingRunner, check_protocol, evaluate, names_classes
@@ -126,7 +127,11 @@ def main() -> None:
         cfg.load_from = args.start_from
         if "start_from_lr" in cfg and "optim_wrapper.optimizer.lr" not in (args.cfg_options or {}):
             cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
+    if args.start_from or args.init_from_a:  # in place of what a run left in its config
+        starts = ("vgg_mm.StartFrom", "vgg_mm.InitFromA")
+        hooks[:] = [hook for hook in hooks if hook.get("type") not in starts]
     if args.init_from_a and not args.resume:
+        cfg.load_from = None
         origin = dict(checkpoint=args.init_from_a, prefix=args.prefix)
         std = cfg.get("init_from_a_std", 0.01)
         hooks.append(dict(type="vgg_mm.InitFromA", std=std, **origin))
@@ -173,7 +178,8 @@ def main() -> None:
         left = work_dir / "scores.npz"
         metrics = evaluate(cfg, best, left)
         if is_main_process():
-            print(f"Top-1 accuracy, dense evaluation: {100 - metrics['error/top1']:.1f}%")
+            how = evaluation_name([cfg.tta_model.get("views", "dense")])
+            print(f"Top-1 accuracy, {how}: {100 - metrics['error/top1']:.1f}%")
     if is_main_process():
         draw_report(left, work_dir, work_dir / "report.png")
         print(f"Best checkpoint: {best}")

@@ -148,7 +148,7 @@ def check_input(meta: object, model: Mapping[str, Any], name: str) -> None:
     if not wanted.same_as(given):
         raise UserError(
             f"{name} is for another input than the config's: set model.data_preprocessor to "
-            f"mean={list(wanted.mean)}, std={list(wanted.std)}, to_rgb={wanted.order == 'RGB'}."
+            f"{wanted.settings()}."
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import time
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_own_data_with_cocos_json(root):
     (root / "annotations").mkdir()
     (root / "annotations/train.json").write_text(json.dumps(content))
     assert listed(FolderBoxes(str(root), "train")) == FOUR
+
+
+def test_a_list_that_names_no_classes(root):
+    (root / "boxes.json").write_text(json.dumps(coco(root)))
+    for image in (root / "train").rglob("*.JPEG"):
+        shutil.move(image, root / "train" / image.name)
+    names = sorted(path.name for path in (root / "train").glob("*.JPEG"))
+    (root / "l.txt").write_text("".join(f"{name} {i // 2}\n" for i, name in enumerate(names)))
+    how = dict(ann_file="l.txt", boxes="boxes.json")
+    with pytest.raises(UserError, match="l.txt names no classes: give classes="):
+        FolderBoxes(str(root), "train", **how)
 
 
 def test_other_classes_things_do_not_count(root):

@@ -27,6 +27,7 @@ from vgg_mm.data import Folders, ImageNet, SeededDataset, read_image
 from vgg_mm.data.classes import metainfo, positions
 from vgg_mm.data.files import EXTENSIONS, SYSTEM, find_images, hidden
 from vgg_mm.data.folders import WORDNET
+from vgg_mm.data.wrappers import innermost
 from vgg_mm.errors import UserError
 from vgg_mm.testing.scores import Scores
 from vgg_mm.weights.checkpoint import read_checkpoint
@@ -614,3 +615,33 @@ def test_a_listed_file_that_is_missing_is_replaced_and_named(tmp_path, told):
     run(root, tmp_path, **options)
     (line,) = [line for line in told if "another takes its place" in line]
     assert "train/cat/nowhere.jpg" in line
+
+
+def test_rare_classes_are_balanced_by_name_over_parts(tmp_path):
+    parts = [
+        dict(
+            type="vgg_mm.Folders",
+            data_root=str(tree(tmp_path / name, train=classes)),
+            split="train",
+        )
+        for name, classes in (("a", CLASSES), ("b", CLASSES[1:]))
+    ]
+    both = dict(type="ConcatDataset", datasets=parts, ignore_keys=["classes", "folders"])
+    data = SeededDataset(dict(type="ClassBalancedDataset", oversample_thr=0.4, dataset=both))
+    samples = (innermost(data.dataset, i) for i in range(len(data)))
+    paths = [Path(part.get_data_info(at)["img_path"]) for part, at in samples]
+    assert Counter(path.parent.name for path in paths) == {"cat": 8, "dog": 8, "horse": 8}
+
+
+@pytest.mark.parametrize("root", ["https://host/data", "gs://bucket/data", "s3://bucket/data"])
+def test_an_address_is_no_folder(root):
+    for kind in (Folders, ImageNet):
+        with pytest.raises(UserError, match=f"data_root={root}: .*type='vgg_mm.Shards'"):
+            kind(data_root=root, split="train")
+
+
+def test_a_misspelt_split_and_a_store_that_is_not_there():
+    with pytest.raises(UserError, match="split='validation' is none of train, val, test"):
+        ImageNet(data_root="data", split="validation")
+    with pytest.raises(UserError, match="s3://b/x.jpg: mmengine has no storage backend"):
+        read_image("s3://b/x.jpg")

@@ -361,6 +361,11 @@ def test_folders_that_hold_something_else(root, tmp_path):
         with pytest.raises(UserError, match="no data set of scenes. Remove it"):
             draw_scenes(tmp_path / name, FEW)
     assert (tmp_path / "mine/notes.txt").read_text() == "keep me"
+    plain = draw_scenes(tmp_path / "plain", Settings((4, 3, 0), classes=3, short=32))
+    same = AllSettings((4, 3, 0), classes=3, short=32)  # as the tool has them, without extras
+    assert draw_scenes(plain, same) == plain
+    with pytest.raises(UserError, match="layouts is None"):
+        draw_scenes(plain, AllSettings((4, 3, 0), classes=3, short=32, layouts=("coco",)))
     with pytest.raises(
         UserError, match="holds other scenes: images is .*classes is 6.*short is 48"
     ):

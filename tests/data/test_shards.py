@@ -445,4 +445,12 @@ def test_tars_that_are_none_are_named(jpeg_tree, tmp_path, mistake):
         "make_shards", tar, out
     )
     assert "y.tar is no whole tar" in mistake("make_shards", tmp_path / "y.tar", out)
+    write_tar(tar, {"c/a.jpg": image, "c/b.jpg": image})
+    whole = bytearray(tar.read_bytes())
+    at = whole.index(b"c/b.jpg")  # its header
+    tar.write_bytes(whole[:at])
+    assert f"neither a header nor the end at byte {at}" in mistake("make_shards", tar, out)
+    whole[at] ^= 1
+    tar.write_bytes(whole)
+    assert f"neither a header nor the end at byte {at}" in mistake("make_shards", tar, out)
     assert not out.exists()

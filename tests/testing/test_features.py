@@ -1,5 +1,6 @@
 """Features for other data sets, and a linear SVM on them (appendix B)."""
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -118,6 +119,14 @@ def test_a_net_without_classifier_gives_its_last_conv(cfg, net, tmp_path, checkp
     assert (convs.features == whole.features).all() and convs.features.shape == (8, 32)
     with pytest.raises(UserError, match="no layer fc7 to take features from; use one of conv1_1"):
         extract(cfg, "convs.pth", folder, "convs.npz", "fc7")
+    wanted = dict(order="BGR", top=255, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
+    torch.save(dict(state_dict=net.state_dict(), meta=dict(input=wanted)), "of_bgr.pth")
+    with pytest.raises(UserError, match="of_bgr.pth is for another input than the config's"):
+        extract(cfg, "of_bgr.pth", folder, "whole.npz")
+    cfg = copy.deepcopy(cfg)
+    cfg.model.backbone = dict(type="ResNet", depth=18)
+    with pytest.raises(UserError, match="not a ResNet's"):
+        extract(cfg, "convs.pth", folder, "convs.npz")
 
 
 class Killed(BaseException):

@@ -169,8 +169,10 @@ def test_the_papers_chain(trained, tool, tmp_path, monkeypatch):
     log, jitter = chained("jitter", "D", 1, "--start-from", d, "--cfg-options", S)
     assert f"Started from the weights of {d}" in log and "lr: 1.0000e-03" in log
     lower = "optim_wrapper.optimizer.lr=1e-4"
-    log, _ = chained("lower", "D", 1, "--start-from", d, "--cfg-options", lower)
-    assert "lr: 1.0000e-04" in log
+    d.unlink()  # which the config that the run left names
+    again = [tmp_path / "jitter/jitter.py", "--work-dir", tmp_path / "lower"]
+    log = tool("train", *again, "--start-from", jitter, "--cfg-options", lower)
+    assert f"Started from the weights of {jitter}" in log and "lr: 1.0000e-04" in log
     assert torch.load(jitter)["meta"]["started_from"] == f"the weights of {d}"
 
 
@@ -316,6 +318,10 @@ def test_fine_tunes_on_other_classes_and_says_what_starts_new(trained, typed, jp
         ("train", [DEMO, "--resume", "a.pth", "--start-from", "b.pth"], "or starts from"),
         ("train", [DEMO, "--cfg-options", "model.backbone.arch=F"], "'F' is not a net of Table 1"),
         ("train", [DEMO, "--cfg-options", "model.backbone.widht=8"], "'widht'"),
+        ("train", [DEMO, "--cfg-options", "model.head.num_classes", "5"], "each is KEY=VALUE"),
+        ("train", [DEMO, "--cfg-options", "tta_pipeline.1.scales=[32,(48]"], "brackets closed"),
+        ("train", [DEMO, "--cfg-options", "tta_pipeline.9.scales=[32]"], "do not fit"),
+        ("train", [DEMO, "--cfg-options", "tta_pipeline.scales=[32]"], "do not fit"),
         ("train", [DEMO, "--cfg-options", "optim_wraper.optimizer.lr=1"], "'optim_wrapper'"),
         ("train", [DEMO, "--cfg-options", "model.head.type=vgg_mm.VGHead"], "vgg_mm.VGHead"),
         (

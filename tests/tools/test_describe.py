@@ -180,6 +180,8 @@ def test_tool(tool):
     narrow = ["model.backbone.width=16", "model.head.in_channels=128"]
     assert "16 x 224x224" in tool(config, "--cfg-options", *narrow)
     assert tool().startswith("Table 1")
+    assert "256 x 1x1" in tool(ROOT / "configs/demo_boxes.py")  # 4 numbers for each of 64 classes
+    assert "4000 x 6x6" in tool(ROOT / "configs/vgg16_d_256_boxes.py", "--size", 384)
 
 
 @pytest.mark.parametrize(

@@ -332,6 +332,22 @@ def test_predictions_and_maps_have_the_boxes(tool, mistake):
     assert "a classifier names what is in them: set tta_model.classifier=dict(config=" in says
 
 
+def test_from_python_too_further_nets_run_at_scales_of_their_own():
+    second = dict(config="boxes.py", checkpoint="boxes_1.pth", scales=[48])
+    rater = dict(config="classifier.py", checkpoint="classifier.pth")
+    with open("boxes.py", "a") as config:
+        config.write(f"tta_model.update(classifier={rater}, others=[{second}])\n")
+    image = infos(Config.fromfile("boxes.py").test_dataloader.dataset)[3]["img_path"]
+    nets = trained("boxes", "boxes_0"), [trained("boxes", "boxes_1")]
+    model = Localizer(*nets, trained("classifier", "classifier"), scales=[32])
+    model.joined[0].scales = [48]
+    sample = samples([32, 48])[3]
+    one = dict(inputs=[[x] for x in sample["inputs"]], data_samples=[sample["data_samples"]])
+    (expected,) = model.test_step(one)
+    guesses = vgg_mm.load("boxes.py", "boxes_0.pth").localise(image)
+    assert [guess.box for guess in guesses] == [tuple(g[1:5]) for g in expected.guesses.tolist()]
+
+
 SCENE = [(np.zeros((40, 40, 3), np.uint8), 0)]
 NO_RATER = "tta_model.classifier=None"
 

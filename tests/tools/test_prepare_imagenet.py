@@ -476,6 +476,19 @@ def test_training_alone_then_validation(src, dst, capsys):
     assert files(dst) == IMAGES
 
 
+def test_validation_alone_then_training_that_the_user_had_made(src, dst):
+    train = (src / tool.TRAIN).read_bytes()
+    (src / tool.TRAIN).unlink()
+    assert tool.prepare(src, dst, COUNTS) == {"val": 6}
+    theirs = dst / next(iter(SPLITS["train"]))
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"resized")
+    (src / tool.TRAIN).write_bytes(train)
+    with pytest.raises(UserError, match="something else made it, so it is not replaced"):
+        tool.prepare(src, dst, COUNTS)
+    assert theirs.read_bytes() == b"resized"
+
+
 def test_small_letters_in_the_ending(src, dst):
     for name in (tool.TRAIN, tool.VAL):
         (src / name).unlink()

@@ -35,6 +35,16 @@ def test_the_image_comes_nearer_to_the_others_style_and_colours(weights, jpeg_tr
     assert cv2.imread(str(out)).shape == (43, 32, 3)
 
 
+def test_weights_that_do_not_tell_their_input(weights, jpeg_tree, tool, mistake, tmp_path):
+    bare = tmp_path / "bare.pth"
+    torch.save(torch.load(weights)["state_dict"], bare)
+    image = jpeg_tree / "train/red/0.jpg"
+    typed = ["style", image, image, "--arch", "A", "--weights", bare, "--side", 32, "--steps", 1]
+    typed += ["--out", tmp_path / "painted.png"]
+    assert "bare.pth does not tell what its net wants: say input=" in mistake(*typed)
+    assert "Painted" in tool(*typed, "--input", "vgg_mm")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

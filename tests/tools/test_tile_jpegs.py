@@ -1,5 +1,6 @@
 """The lossless transcode of a data set."""
 
+import os
 import shutil
 
 import cv2
@@ -97,6 +98,22 @@ def test_goes_on_where_it_was(src, tmp_path, tool):
     assert tool("tile_jpegs", src, dst) == table
     assert contents(dst) == done
     assert (dst / "tiled.jpg").stat().st_mtime_ns == kept
+
+
+@needs_jpegtran
+def test_another_interval_and_another_source_are_tiled_anew(tmp_path, tool):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    source, target = write(src / "a.jpg", 40, 160), dst / "a.jpg"
+    tool("tile_jpegs", src, dst)
+    assert Jpeg.parse(target.read_bytes()).header.interval == 2
+    tool("tile_jpegs", src, dst, "--interval", 5)
+    assert Jpeg.parse(target.read_bytes()).header.interval == 5
+    write(source, 40, 160, seed=1)
+    later = target.stat().st_mtime_ns + 10**9
+    os.utime(source, ns=(later, later))
+    tool("tile_jpegs", src, dst, "--interval", 5)
+    pixels = (decode(path.read_bytes(), "a") for path in (source, target))
+    assert np.array_equal(*pixels)
 
 
 @needs_jpegtran

@@ -5,11 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from tools import benchmarks
+from tools.analysis import drawing as drawing_of_images
 from tools.data import make_cutouts
 from tools.data.tiling import tile_folder
 from tools.reproduce import report
@@ -32,6 +34,13 @@ def drawing(folder):
     return folder / "figures/depth.png"
 
 
+def prediction(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing_of_images, "read_image", lambda _: np.zeros((9, 9, 3), np.uint8))
+        drawing_of_images.draw("a.jpg", [("a", 1.0)], folder / "a.jpg.png", ["a"])
+    return folder / "a.jpg.png"
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -40,7 +49,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("write", [archive, figures_of_a_benchmark, drawing])
+@pytest.mark.parametrize("write", [archive, figures_of_a_benchmark, drawing, prediction])
 def test_a_full_disk_leaves_what_was_there(write, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)  # when all is written, but not yet safe

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from vgg_mm import upstream
 from vgg_mm.data import EpochSampler
 from vgg_mm.errors import UserError
 from vgg_mm.training import DDP, PlateauLR
-from vgg_mm.training.checkpoints import AtomicBackend
+from vgg_mm.training.checkpoints import AtomicBackend, _put_link
 from vgg_mm.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -1000,3 +1001,68 @@ def test_the_curves_of_a_resumed_run_take_the_place_of_what_it_repeats(tmp_path)
     log("20260101_000000", '{"loss": 3, "step": 1}\n{"loss": 2, "step": 2}\n{"loss": 9, "st')
     log("20260102_000000", '{"loss": 1, "step": 2}\n{"accuracy/top1": 50, "step": 1}\n')
     assert curves(tmp_path) == ({1: 3, 2: 1}, {1: 50})
+
+
+def test_a_run_stopped_twice_in_a_validation_keeps_what_it_saved(jpeg_tree, tmp_path, monkeypatch):
+    def stop(runner):
+        return signal.SIGTERM if runner.message_hub.get_info("awaits_validation", False) else 0
+
+    monkeypatch.setattr("vgg_mm.training.checkpoints._stop", stop)
+    cfg, resume = narrow(jpeg_tree, tmp_path, **{"default_hooks.checkpoint.keep": 1}), None
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            train(cfg, resume)
+        cfg, resume = narrow_like(cfg), latest(tmp_path)
+
+
+def test_what_is_no_run_is_not_resumed_and_nothing_in_it_runs(jpeg_tree, tmp_path):
+    cfg = narrow(jpeg_tree, tmp_path / "a", **{"train_cfg.max_epochs": 1})
+    train(cfg)
+    saved = torch.load(latest(tmp_path / "a"), weights_only=False)
+    saved["meta"]["config"] = f"import os; os.mkdir({str(tmp_path / 'ran')!r})"
+    torch.save(saved, tmp_path / "odd.pth")
+    cfg = narrow_like(cfg)
+    cfg.work_dir, cfg.train_cfg.max_epochs = str(tmp_path / "b"), 2
+    assert train(cfg, resume=tmp_path / "odd.pth").epoch == 2
+    assert not (tmp_path / "ran").exists()
+    for weights in (saved["state_dict"], dict(state_dict=saved["state_dict"], meta=dict(arch="A"))):
+        torch.save(weights, tmp_path / "weights.pth")
+        with pytest.raises(UserError, match="weights.pth holds weights, no run to go on with"):
+            train(narrow_like(cfg), resume=tmp_path / "weights.pth")
+
+
+def test_mmengines_early_stopping_stops(jpeg_tree, tmp_path):
+    early = dict(type="EarlyStoppingHook", monitor="accuracy/top1", patience=1, min_delta=200)
+    cfg = narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 5})
+    cfg.custom_hooks.append(early)
+    assert train(cfg).epoch < 5
+
+
+def test_a_full_disk_without_links_keeps_the_best(jpeg_tree, tmp_path, monkeypatch):
+    cfg = narrow(jpeg_tree, tmp_path, **{"train_cfg.max_epochs": 1})
+    train(cfg)
+    before = (tmp_path / "best.pth").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match="best.pth could not be written"):
+        _put_link(tmp_path / "epoch_1.pth", tmp_path / "best.pth")
+    assert (tmp_path / "best.pth").read_bytes() == before
+    assert not [*tmp_path.glob(".*.tmp")]
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "link", full)
+    _put_link(tmp_path / "epoch_1.pth", tmp_path / "best.pth")
+    assert (tmp_path / "best.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()
+
+
+def test_a_dry_run_wants_our_loop_and_hook(jpeg_tree, tmp_path):
+    for option in (
+        {"train_cfg.type": "EpochBasedTrainLoop"},
+        {"default_hooks.checkpoint": dict(_delete_=True, type="CheckpointHook", interval=1)},
+    ):
+        cfg = narrow(jpeg_tree, tmp_path, **option)
+        with pytest.raises(UserError, match="--dry-run wants train_cfg.type='vgg_mm.TrainLoop'"):
+            dry_run(cfg, None)

@@ -29,6 +29,10 @@ def test_it_knows_the_demos_things(few_scenes, tmp_path, monkeypatch):
     for name in ("demo", demo.NET):
         again = vgg_mm.load(vgg_mm.get_config("demo"), weights=name)
         assert again.named and torch.equal(again.model.head.fc8.weight, net.model.head.fc8.weight)
+    image = str(next(demo.EXAMPLES.glob("*.jpg")))
+    by_its_arch = vgg_mm.load("A", weights="demo")  # pools, too, are those of its config.json
+    found = (each.posteriors(image, scales=[32]) for each in (net, by_its_arch))
+    assert torch.allclose(*found, atol=1e-6)
     # What is there under its name comes first.
     os.mkdir("demo")
     with pytest.raises(UserError, match=r"demo/config.json: No such file [^.]*weights has it\.$"):

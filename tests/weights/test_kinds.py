@@ -42,11 +42,14 @@ from torch import nn
 
 import vgg_mm
 from tools.weights.convert import convert
+from vgg_mm import paper
 from vgg_mm.errors import UserError
 from vgg_mm.inputs import INPUTS, Input
 from vgg_mm.models import VGG, VGGNeck
+from vgg_mm.weights.checkpoint import read_checkpoint
 from vgg_mm.weights.files import format_of, local
-from vgg_mm.weights.pretrained import FROM_A, init_from_a, start_from
+from vgg_mm.weights.layouts import layer_names
+from vgg_mm.weights.pretrained import FROM_A, StartFrom, init_from_a, start_from
 from vgg_mm.weights.source import open_source
 
 
@@ -367,6 +370,37 @@ def test_start_from_takes_what_pretrained_takes(tmp_path, caplog):
     linear = dict(type="LinearClsHead", num_classes=3, in_channels=8 * WIDTH)
     found = start_from(classifier(head=linear), open_source(saved(net.state_dict(), path)))
     assert "8 layers taken" in str(found) and "head starts new" in str(found)
+
+
+def raises(error):
+    def call(*args, **kwargs):
+        raise error
+
+    return call
+
+
+def test_a_net_that_is_no_vgg_starts_from_a_checkpoint_that_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "odd.pth"
+    path.write_bytes(b"abc")
+    with pytest.raises(UserError, match="odd.pth is not a checkpoint that loads safely"):
+        StartFrom(str(path)).start(nn.Linear(2, 2), runner=None)
+    denied = PermissionError(13, "Permission denied")
+    for part, call in ((torch, "load"), (pathlib.Path, "open")):
+        with monkeypatch.context() as patch:
+            patch.setattr(part, call, raises(denied))
+            with pytest.raises(UserError, match="odd.pth cannot be read: Permission denied"):
+                read_checkpoint(path) if part is torch else open_source(path)
+
+
+def test_kerass_names_are_of_caffes_input_with_and_without_fc_layers(tmp_path):
+    state, names = torchvision_net("D").features.state_dict(), layer_names("keras", "D")
+    theirs = dict.fromkeys(key.rpartition(".")[0] for key in state)
+    ours = dict(zip(theirs, (conv.name for conv in paper.convs("D")), strict=True))
+    renamed = {}
+    for key, value in state.items():
+        layer, _, leaf = key.rpartition(".")
+        renamed[f"{names[ours[layer]]}.{leaf}"] = value
+    assert open_source(saved(renamed, tmp_path / "keras.pth")).input == INPUTS["caffe"]
 
 
 def test_fc8s_rows_go_by_their_classes_names(tmp_path):

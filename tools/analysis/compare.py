@@ -9,7 +9,6 @@ paired bootstrap's: it draws images, the same ones for both sides, and seeds whe
 several, wider the fewer they are.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -17,9 +16,9 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     parser.add_argument("tested", nargs="+", type=Path, help="files of one way, one a seed")
     parser.add_argument(
         "--against", nargs="+", type=Path, required=True, metavar="FILE", help="those of the other"

@@ -7,7 +7,6 @@ import unicodedata
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rcParams
@@ -18,6 +17,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 
 from vgg_mm.data import CorruptImageError, read_image, rescale
+from vgg_mm.writing import replacing
 
 
 def legible(names: Sequence[str], numbers: Sequence[int] | None = None) -> tuple[list, list[str]]:
@@ -126,5 +126,5 @@ def draw(
         below.text(0.21, row, name if len(name) < 34 else f"{name[:32].rstrip(', ')} ...", **style)
     for axes in (above, below):
         axes.axis("off")
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png")
+    with replacing(out) as file:
+        figure.savefig(file, format="png")

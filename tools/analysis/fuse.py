@@ -7,7 +7,6 @@ The files are what `tools/test.py --out` writes. Each is averaged over its own v
 first; then all count alike, or as --weights says.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     parser.add_argument("scores", nargs="+", type=Path, help="two files of scores or more")
     parser.add_argument(
         "--weights", nargs="+", type=float, metavar="W", help="one for each file; default: equal"

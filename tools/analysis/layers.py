@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tools.printing import as_text
 from vgg_mm.errors import UserError
-from vgg_mm.models import FC, VGG, VGGHead
+from vgg_mm.models import FC, VGG, VGGFC
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def paper_net(arch: str) -> nn.Module:
 def crop_side(model: nn.Module) -> int:
     """The side, in pixels, of the crops that ``model`` trains on: one window of fc6."""
     backbone, head = (getattr(model, part, None) for part in ("backbone", "head"))
-    if isinstance(backbone, VGG) and isinstance(head, VGGHead):
+    if isinstance(backbone, VGG) and isinstance(head, VGGFC):
         return backbone.stride * head.fc6.kernel_size[0]
     return 224
 
@@ -91,10 +91,8 @@ def describe(model: nn.Module, height: int, width: int, channels: int = 3) -> li
     head = getattr(model, "head", None)
     try:
         with torch.no_grad():
-            if hasattr(head, "score_map"):
-                head.score_map(model.extract_feat(image))
-            else:
-                model(image)
+            dense = getattr(head, "score_map", getattr(head, "box_map", None))
+            dense(model.extract_feat(image)) if dense else model(image)
     finally:
         for hook in hooks:
             hook.remove()

@@ -8,7 +8,6 @@ by the mean class accuracy (Caltech's), a multi-label one by the mean average pr
 Several files of the same images, such as two nets', are stacked.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import UserError, library, run
@@ -16,11 +15,9 @@ from vgg_mm.errors import UserError, library, run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("features", nargs="+", type=Path, help="one file, or several nets'")
     parser.add_argument(
         "--test", nargs="+", type=Path, metavar="FEATURES", help="train on all, test on these"

@@ -34,6 +34,11 @@ METHODS = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"
 NONE = "-"
 
 
+def evaluation_name(views: Iterable[str]) -> str:
+    """What the field calls an evaluation by such views, such as dense."""
+    return f"{' & '.join(METHODS[view] for view in views)} evaluation"
+
+
 class Measured(Protocol):
     """Our figures of the tables' rows."""
 
@@ -205,7 +210,9 @@ def further_boxes(stored: StoredGuesses) -> list[Table]:
             ),
             "test": "1, true class" if protocol["test"] == 1 else "2, dense",
             "top-1 val.\nloc. error (%)": f"{stored.measured(guesses, 1):.1f}",
-            "top-5 val.\nloc. error (%)": f"{stored.measured(guesses, 5):.1f}",
+            "top-5 val.\nloc. error (%)": (
+                f"{stored.measured(guesses, 5):.1f}" if "top5" in guesses.metrics() else NONE
+            ),
         }
         lines.append(Line(cells))
     return [Table("Further guesses, which fill no row above", lines)] if lines else []

@@ -56,6 +56,10 @@ def main() -> None:
         if not images:
             raise UserError(f"no image in {folder} but those in {args.out}, where to draw.")
     net = load(cfg, args.checkpoint, device=get_device())
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     failures = []
     for image in images:
         try:
@@ -72,8 +76,6 @@ def main() -> None:
             draw(image, top, out, net.classes, box)
         except CorruptImageError as error:
             failures.append(str(error))
-        except OSError as error:
-            raise UserError(f"cannot draw in {args.out}: {error.strerror}.") from error
     if len(failures) < len(images):
         print(f"Drawn in {args.out}")
     if failures:

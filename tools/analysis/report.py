@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from tools.analysis.drawing import draw_box, legible, show
+from tools.analysis.paper_tables import evaluation_name
 from tools.analysis.stored_boxes import holds_guesses
 from vgg_mm.testing.localisation import Guesses
 from vgg_mm.testing.scores import Scores
@@ -75,7 +76,7 @@ def draw_report(tested: str | Path, work_dir: str | Path, out: str | Path) -> No
 
 def _method(saved: Scores | Guesses) -> str:
     if isinstance(saved, Scores):
-        return "dense evaluation"
+        return evaluation_name(dict.fromkeys(saved.protocols[0]["views"]))
     true_class = saved.protocols[0]["test"] == 1
     return f"box of the {'true class, centre crop' if true_class else 'best class, dense'}"
 

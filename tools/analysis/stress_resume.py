@@ -10,7 +10,6 @@ optimiser, schedule and logged metrics, to the last bit.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -215,9 +214,9 @@ def stress(folder: Path, data: Path, workers: int, processes: int, kills: int) -
 
 def main() -> None:
     """Runs the tool."""
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    args = plain_parser(__doc__)
     args.add_argument("--kills", type=int, default=20, help="of each kind of run")
     args.add_argument("--workers", type=int, nargs="+", default=[0, 1, 3])
     args.add_argument("--processes", type=int, nargs="+", default=[1, 2])

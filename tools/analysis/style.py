@@ -8,7 +8,6 @@ whose Gram matrices of conv1_1, conv2_1, ... conv5_1 are the style's. Without we
 shows what the net has learnt: colours and edges, no brushwork.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -16,16 +15,17 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import count, plain_parser
 
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    args = plain_parser(__doc__)
     args.add_argument("content", type=Path, help="an image")
     args.add_argument("style", type=Path, help="another, of any size")
     args.add_argument("--out", type=Path, default=Path("style.png"), help="default: %(default)s")
     args.add_argument("--arch", default="E", help="the net; default: %(default)s")
     args.add_argument("--weights", default="torchvision://vgg19", help="default: %(default)s")
+    args.add_argument(
+        "--input", metavar="NAME", help="theirs if they do not tell: torchvision, caffe or vgg_mm"
+    )
     args.add_argument(
         "--side", type=count, default=384, help="both images' shortest side; default: %(default)s"
     )
@@ -55,6 +55,7 @@ def main() -> None:
         args.side,
         args.steps,
         args.content_weight,
+        args.input,
     )
     with replacing(args.out) as file:
         file.write(cv2.imencode(args.out.suffix, image)[1].tobytes())

@@ -24,6 +24,7 @@ def paint(
     side: int,
     steps: int,
     content_weight: float,
+    input: str | None = None,
 ) -> tuple[np.ndarray, str]:
     """Paints ``content`` in the style of ``style``.
 
@@ -35,6 +36,7 @@ def paint(
         side: The images' shortest side, in pixels.
         steps: Of Adam, where the paper has L-BFGS.
         content_weight: The paper's alpha, beta being 1.
+        input: What the weights want, where their file does not tell.
 
     Returns:
         The image, BGR uint8 (H, W, 3), and a line on the style's loss before and after.
@@ -52,6 +54,7 @@ def paint(
         criterion="mse",
         arch=arch,
         pretrained=weights,
+        input=input,
     ).to(get_device())
     images = [_load(path, side) for path in (content, style)]
     with torch.no_grad():

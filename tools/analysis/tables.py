@@ -10,7 +10,6 @@ they lack is marked '-', with the command that makes it. One file with both view
 serves several rows, and Table 6 is fused from the files of its models.
 """
 
-import argparse
 from pathlib import Path
 
 from vgg_mm.errors import run
@@ -18,9 +17,9 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     parser.add_argument(
         "scores",
         nargs="*",

@@ -10,7 +10,6 @@ is the package's own small net, which knows the demo's 64 things. The page asks 
 network, and only this machine can open it unless --host says otherwise: 0.0.0.0 for all.
 """
 
-import argparse
 import os
 
 from vgg_mm.errors import UserError, library, run
@@ -18,11 +17,9 @@ from vgg_mm.errors import UserError, library, run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import count, plain_parser
 
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    args = plain_parser(__doc__)
     args.add_argument(
         "net",
         nargs="?",

@@ -20,9 +20,9 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    args = plain_parser(__doc__)
     names = ["testing", "training", "input", "shards", "stores", "perceptual", "distributed"]
     names += ["downstream"]
     args.add_argument("name", choices=names)

@@ -6,27 +6,16 @@ python tools/data/dataset_stats.py my_images/train --jobs 8 --limit 10000
 Prints config lines: the first is for the model, the second for the training pipeline.
 """
 
-import argparse
-import os
-
 from vgg_mm.errors import UserError, run
 
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import add_jobs, count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("data", metavar="DATA", help="a folder; images count at any depth")
-    parser.add_argument(
-        "--jobs",
-        type=count,
-        metavar="N",
-        default=os.cpu_count(),
-        help="processes that read images; default: one for each core, here %(default)s",
-    )
+    add_jobs(parser)
     parser.add_argument(
         "--limit", type=count, metavar="N", help="take N images only, evenly spread over all"
     )

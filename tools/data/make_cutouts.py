@@ -15,7 +15,6 @@ byte for byte, on the same release of Pillow.
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import zipfile
@@ -212,9 +211,9 @@ def write(parts: dict[str, list[CutOut]], out: Path) -> None:
 
 def main() -> None:
     """Parses the command line, writes the archive, prints the counts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     parser.add_argument("source", type=Path, help="the package's folder of PNGs")
     out = demo.ARCHIVE
     parser.add_argument("--out", type=Path, default=out, help="the archive (default: %(default)s)")

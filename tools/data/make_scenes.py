@@ -15,7 +15,6 @@ box nor to a mask.
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -24,11 +23,9 @@ from vgg_mm.errors import run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import add_jobs, count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="the folder to make")
     add("--images", type=int, metavar="N", default=16_000, help="for training; %(default)s")
@@ -47,8 +44,7 @@ def main() -> None:
     add("--coco", action="store_true", help="write coco/instances_SPLIT.json too")
     add("--masks", action="store_true", help="write masks/SPLIT/CLASS/*.png too, 0 the background")
     add("--backgrounds", metavar="FOLDER", default="", help="photographs for the backgrounds")
-    cores = os.cpu_count()
-    add("--jobs", type=count, metavar="N", default=cores, help="processes; here %(default)s")
+    add_jobs(parser)
     args = parser.parse_args()
 
     from tools.data.scenes import AllSettings

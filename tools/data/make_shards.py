@@ -1,7 +1,7 @@
 """Packs a data set into tars of a gigabyte and an index of them, for vgg_mm.Shards.
 
 python tools/data/make_shards.py data/imagenet/train SHARDS/train
-python tools/data/make_shards.py data/imagenet SHARDS/val --dataset split=val ann_file=meta/val.txt
+python tools/data/make_shards.py data/imagenet SHARDS/val --dataset type=vgg_mm.ImageNet split=val
 python tools/data/make_shards.py https://HOST/train-{0000..0146}.tar SHARDS/train
 
 The first takes a folder a class, the second any data set of this package or mmpretrain's. The same
@@ -11,8 +11,6 @@ as webdataset has them (KEY.jpg and KEY.cls, or KEY.json with a label, or a fold
 reads their headers and writes the index, into their own folder if you like. See docs/input.md.
 """
 
-import argparse
-import os
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -22,11 +20,9 @@ def main() -> None:
     """Runs the tool."""
     from mmengine.config import DictAction
 
-    from tools.arguments import count
+    from tools.arguments import add_jobs, count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("sources", nargs="+", metavar="DATA", help="a folder, or tars")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
     parser.add_argument(
@@ -41,13 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--size", type=count, metavar="MB", default=1000, help="of a tar; default: %(default)s"
     )
-    parser.add_argument(
-        "--jobs",
-        type=count,
-        metavar="N",
-        default=os.cpu_count(),
-        help="processes, a tar at a time each; default: one for each core, here %(default)s",
-    )
+    add_jobs(parser)
     args = parser.parse_args()
     try:
         from tools.data.sharding import index_tars, pack

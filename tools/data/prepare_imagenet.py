@@ -13,7 +13,6 @@ read-only ones, and break when SRC moves. It can be stopped at any moment: the n
 where it was.
 """
 
-import argparse
 import csv
 import gzip
 import hashlib
@@ -249,8 +248,9 @@ def measure_classes(split: Path) -> dict[str, tuple[int, int]]:
 class Layout:
     """The folder that is filled: an image appears there whole or not at all.
 
-    A journal in it says which classes' tars are unpacked. Images without a journal are someone
-    else's: they count where they have the right size, and are never replaced.
+    A journal in it says which splits it began, and which classes' tars are unpacked. Images of
+    other splits are someone else's: they count where they have the right size, and are never
+    replaced.
 
     Args:
         root: The folder; made where it does not exist.
@@ -269,10 +269,8 @@ class Layout:
         self.scratch = root / f".prepare_imagenet.{os.getpid()}.part"
         self.journal = root / ".prepare_imagenet.done"
         self.sizes = {split: measure_classes(root / split) for split in SPLITS}
-        self.own = self.journal.exists() or not any(self.sizes.values())
-        if self.own:
-            self.journal.touch()
-        self.done = set(self.journal.read_text().splitlines()) if self.own else set()
+        self.done = set(self.journal.read_text().splitlines()) if self.journal.exists() else set()
+        self.own = {split for split in SPLITS if split in self.done or not self.sizes[split]}
 
     def check_space(self, sources: dict[str, Source]) -> None:
         """Raises UserError if the disk cannot take what is left of the sources' bytes."""
@@ -299,7 +297,7 @@ class Layout:
         has = target.stat().st_size if target.exists() else 0
         if has == size and target.exists():
             return
-        if os.path.lexists(target) and not self.own:
+        if os.path.lexists(target) and target.parent.parent.name not in self.own:
             raise UserError(
                 f"{target} has {has:,} bytes and the source's {size:,}: something else"
                 " made it, so it is not replaced. Move it away, or name another folder."
@@ -315,6 +313,8 @@ class Layout:
 
     def add(self, split: str, source: Source, progress: Progress) -> None:
         """Adds a split's images."""
+        if split in self.own - self.done:
+            self._note(split)
         path, name = source.path, f"{split}: {source.path.name}"
         if source.kind == "archive":
             with whole(path), progress.open(path, "rb", description=name) as file:
@@ -362,9 +362,12 @@ class Layout:
         with whole(f"{name} in {where}"), tarfile.open(name, "r:", file) as images:
             for image, image_name in members(images, TRAIN_IMAGE.fullmatch):
                 self.save(partial(images.extractfile, image), image.size, folder / image_name)
-        if self.own:
-            with open(self.journal, "a") as journal:
-                print(_entry(name, size, *measure(folder)), file=journal)
+        if "train" in self.own:
+            self._note(_entry(name, size, *measure(folder)))
+
+    def _note(self, line: str) -> None:
+        with open(self.journal, "a") as journal:
+            print(line, file=journal)
 
     def check(self, counts: Counts, splits: Collection[str]) -> dict[str, int]:
         """Returns how many images each split has.
@@ -483,9 +486,9 @@ def prepare(
 
 def main() -> None:
     """Runs the tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     home = Path("data/imagenet")
     parser.add_argument("src", type=Path, metavar="SRC", help="the folder with what you have")
     parser.add_argument(

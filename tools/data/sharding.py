@@ -245,6 +245,9 @@ def _index_tar(tar: str) -> list[tuple[str, int, int, int, int | str]]:
                     stream.seek(start)
                     check = crc32(stream.read(HEADER))
                     images.append((member.name, start, member.size, check, (folder, key)))
+            stream.seek(members.offset)  # tarfile takes a damaged header for the end
+            if stream.read(HEADER) != bytes(HEADER):
+                raise tarfile.ReadError(f"neither a header nor the end at byte {members.offset}")
     except (tarfile.TarError, OSError, ValueError) as error:
         raise UserError(f"{tar} is no whole tar of images and labels: {error}.") from None
     # Of a sample KEY.jpg, KEY.mask.png, KEY.cls the first is the image.

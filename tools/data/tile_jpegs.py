@@ -8,8 +8,6 @@ whole copy of SRC, with what can't be tiled as it is. SRC is only read. Can be s
 moment: the next run goes on where it was. See docs/input.md.
 """
 
-import argparse
-import os
 from pathlib import Path
 
 from vgg_mm.errors import UserError, run
@@ -17,11 +15,9 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import add_jobs, count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("src", type=Path, metavar="SRC", help="the folder with the images")
     parser.add_argument("dst", type=Path, metavar="DST", help="the folder to make")
     parser.add_argument(
@@ -32,16 +28,10 @@ def main() -> None:
         help="blocks from one marker to the next, 16 pixels wide each in most files; each row's "
         "nearest divisor is taken; default: %(default)s",
     )
-    parser.add_argument(
-        "--jobs",
-        type=count,
-        metavar="N",
-        default=os.cpu_count(),
-        help="processes; default: one for each core, here %(default)s",
-    )
+    add_jobs(parser)
     args = parser.parse_args()
     try:
-        from tools.data.tiling import TILED, Total, tile_folder
+        from tools.data.tiling import TILED, tile_folder
         from tools.printing import as_text
 
         totals, failures = tile_folder(args.src, args.dst, args.interval, args.jobs)
@@ -50,20 +40,16 @@ def main() -> None:
     except OSError as error:
         raise UserError(f"{error}. Mend it, and run this again to go on from here.") from error
 
-    tiled = totals.pop(TILED, Total())
-    rows = [("tiled (the fast path)", tiled)]
+    rows = [("tiled (the fast path)", totals.pop(TILED, [0, 0, 0]))]
     unreadable = totals.pop("unreadable", None)
     rows += [(f"copied: {why}", totals[why]) for why in sorted(totals)]
-    rows += [("left out: unreadable", unreadable)] if unreadable else []
-    files, before, after = (
-        sum(getattr(total, key) for _, total in rows) for key in ("files", "before", "after")
-    )
-    rows.append(("all", Total(files, before, after)))
+    rows += [("left out: unreadable", unreadable)] if unreadable is not None else []
+    rows.append(("all", [sum(each) for each in zip(*(total for _, total in rows), strict=True)]))
+    files = rows[-1][1][0]
     table = [["files", "share", "MB before", "MB after", ""]]
-    for name, total in rows:
-        share = f"{total.files / max(files, 1):.1%}"
-        sizes = (f"{size / 1e6:,.1f}" for size in (total.before, total.after))
-        table.append([f"{total.files:,}", share, *sizes, name])
+    for name, (number, *sizes) in rows:
+        share = f"{number / max(files, 1):.1%}"
+        table.append([f"{number:,}", share, *(f"{size / 1e6:,.1f}" for size in sizes), name])
     print(as_text(table, words=(4,)), flush=True)
     if failures:
         failed = f"{len(failures)} of {files} files failed; of these, corrupt ones are copied:"

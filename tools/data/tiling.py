@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,21 +18,6 @@ from vgg_mm.errors import UserError
 from vgg_mm.processes import in_processes
 
 TILED = "tiled"
-
-
-@dataclass
-class Total:
-    """What happened to some files.
-
-    Attributes:
-        files: How many they are.
-        before: Their bytes in the source.
-        after: Their bytes in the result.
-    """
-
-    files: int = 0
-    before: int = 0
-    after: int = 0
 
 
 def tile(data: bytes, interval: int = 2, name: str = "the file") -> tuple[bytes, str]:
@@ -91,11 +75,11 @@ def divisor(number: int, near: int) -> int:
 
 def tile_folder(
     src: Path, dst: Path, interval: int = 2, jobs: int = 1
-) -> tuple[dict[str, Total], list[str]]:
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Makes ``dst`` a copy of ``src`` whose JPEGs are tiled, see :func:`tile`.
 
     A file appears there whole or not at all, so a run that was stopped goes on where it was: what
-    is there and tiled is kept. A progress bar goes to stderr.
+    is there, tiled so and no older than its source, is kept. A progress bar goes to stderr.
 
     Args:
         src: The folder to read, at any depth; links are followed, hidden files left out. Nothing in
@@ -105,8 +89,9 @@ def tile_folder(
         jobs: How many processes work.
 
     Returns:
-        The totals of the files that are ``'tiled'``, and of the others by why they are copied; and
-        a line for each that is corrupt, and copied nevertheless, or that cannot be read.
+        How many files, and their bytes before and after, of those that are ``'tiled'``, and of the
+        others by why they are copied; and a line for each that is corrupt, and copied nevertheless,
+        or that cannot be read.
 
     Raises:
         UserError: If ``jpegtran`` or a folder is missing, one of the folders is in the other, or a
@@ -123,14 +108,12 @@ def tile_folder(
     for left_over in dst.glob(".tile_jpegs.*.part"):
         left_over.unlink()
 
-    files, totals, failures = sorted(files_below(src)), {}, []
+    files, failures = sorted(files_below(src)), []
+    totals: dict[str, np.ndarray] = {}
     work = partial(_tile_file, src, dst, interval)
-    for what, before, after, failure in in_processes(work, files, jobs, "Tiling"):
+    for what, *sizes, failure in in_processes(work, files, jobs, "Tiling"):
         failures += failure
-        total = totals.setdefault(what, Total())
-        total.files += 1
-        total.before += before
-        total.after += after
+        totals[what] = totals.get(what, 0) + np.array([1, *sizes])
     return totals, failures
 
 
@@ -139,8 +122,12 @@ def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int
     source, target = src / name, dst / name
     there = target.read_bytes() if target.exists() else b""
     try:
-        if (parsed := Jpeg.parse(there)) and parsed.tiled:
-            return TILED, source.stat().st_size, len(there), []
+        if (
+            (parsed := Jpeg.parse(there))
+            and parsed.header.interval == divisor(parsed.header.grid[1], interval)
+            and (now := source.stat()).st_mtime_ns <= target.stat().st_mtime_ns
+        ):
+            return TILED, now.st_size, len(there), []
         data = read_bytes(str(source))
     except (CorruptImageError, OSError) as error:
         return "unreadable", 0, 0, [str(error)]

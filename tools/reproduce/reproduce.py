@@ -11,7 +11,6 @@ paper.
 Killed at any point, it goes on when the same is typed again, also where its folder was copied to.
 """
 
-import argparse
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,9 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import count, plain_parser
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     names = ["small", "quarter", "micro", "imagenet"]
     parser.add_argument("--scale", required=True, choices=names)
     parser.add_argument("--seeds", type=count, metavar="N", help="train all N times; default: 3")

@@ -9,7 +9,6 @@ SRC is a PyTorch or .safetensors file of torchvision, timm or mmpretrain, a .caf
 model must say.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,9 +37,9 @@ def parse_input(words: Sequence[str]) -> Input:
 
 def main() -> None:
     """Runs the tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from tools.arguments import plain_parser
+
+    parser = plain_parser(__doc__)
     parser.add_argument(
         "source",
         metavar="SRC",

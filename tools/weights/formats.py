@@ -96,6 +96,9 @@ def _to_layout(
             "use --to onnx or pt2."
         )
     weights = backbone.state_dict()
+    for name, norm in backbone.named_modules():
+        if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):  # theirs have torch's own eps
+            weights[f"{name}.running_var"] = norm.running_var + (norm.eps - 1e-5)
     names = layer_names(to, backbone.arch, backbone.with_norm)
     if lacks := names.keys() - {*layers(weights), *FCS}:
         raise UserError(

@@ -7,8 +7,6 @@ Its weights are stored in 16 bits, those of fc6, three quarters of all, in 8: 2 
 is tested, densely at three scales, on scenes that the run has not seen; the model card tells.
 """
 
-import argparse
-
 from vgg_mm.errors import run
 
 SCALES = [32, 48, 64]  # at the paper's ratios of Q to the least
@@ -16,11 +14,9 @@ SCALES = [32, 48, 64]  # at the paper's ratios of Q to the least
 
 def main() -> None:
     """Runs the tool."""
-    from tools.arguments import count
+    from tools.arguments import count, plain_parser
 
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    args = plain_parser(__doc__)
     args.add_argument("checkpoint", help="a checkpoint of configs/demo.py")
     args.add_argument("out", metavar="OUT", help="the folder to make")
     args.add_argument(

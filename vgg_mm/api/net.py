@@ -27,7 +27,7 @@ from vgg_mm.models import VGG, BoxHead, VGGHead
 from vgg_mm.models.cpu import laid_out
 from vgg_mm.testing.evaluation import Evaluation
 from vgg_mm.testing.features import FeatureExtractor, layer_maps
-from vgg_mm.testing.localisation import Localizer
+from vgg_mm.testing.localisation import Localizer, check_classes
 from vgg_mm.testing.scores import Scores
 from vgg_mm.weights.folder import plain_model, write_folder
 
@@ -211,6 +211,9 @@ class Net:
     ) -> list[tuple[Tensor, list[Guess]]]:
         """Of each image the posteriors (V, classes), and what a :class:`Localizer` found."""
         found, classes = [], classes or self.classes
+        if isinstance(model, Localizer):  # whose further nets may have scales of their own
+            model.scales = self.sides(scales)
+            scales = model.all_scales
         for batch in self.batches(images, scales, batch_size):
             with answering(model):
                 tested = model.test_step(batch)
@@ -360,7 +363,7 @@ class Net:
         most probable class first.
 
         Raises:
-            UserError: If this net predicts no boxes, or the other one no classes.
+            UserError: If this net predicts no boxes, or the other one no classes, or others.
         """
         if classifier is None:
             model, classes = self.evaluation(), self.classes
@@ -368,6 +371,8 @@ class Net:
             flip = self.protocol.get("flip", True)
             model = Localizer(self.model, classifier=classifier.model, flip=flip)
             classes = classifier.classes
+            if self.named and self.model.head.per_class:
+                check_classes("the classifier", classes, self.classes)
         found = [guesses for _, guesses in self._looked(model, images, scales, classes=classes)]
         return found[0] if is_one(images) else found
 

@@ -162,6 +162,7 @@ def read_folder(folder: str, images: Iterable[str]) -> dict[str, Things]:
 class _Boxed:
     """Gives a data set of folders the boxes of its images, see :class:`ImageNetBoxes`."""
 
+    ann_file: str
     img_prefix: str
     data_root: str
     with_label: bool
@@ -187,6 +188,11 @@ class _Boxed:
                 " no labels (with_label=False, as ILSVRC's test set): use a data set without boxes."
             )
         images = super().load_data_list()  # type: ignore[misc]
+        if not self._metainfo.get("classes"):
+            raise UserError(
+                f"{type(self).__name__}: boxes go by their things' names, and {self.ann_file} "
+                "names no classes: give classes=[...]."
+            )
         place = self._place()
         root = os.path.join(self.img_prefix, "")
         paths = [os.path.splitext(image["img_path"].removeprefix(root))[0] for image in images]
@@ -252,7 +258,7 @@ class _Boxed:
         Returns:
             What was wrong with boxes, each how often and where first.
         """
-        classes = self._metainfo.get("classes", ())
+        classes = self._metainfo["classes"]
         folders = self._metainfo.get("folders", classes)
         owners: list[int] = []
         boxes: list[tuple[float, float, float, float]] = []
@@ -261,7 +267,7 @@ class _Boxed:
             if thing is None:
                 continue
             label = image["gt_label"]
-            own = {classes[label], folders[label]} if classes else set()
+            own = {classes[label], folders[label]}
             for name, box in zip(thing.names, thing.boxes, strict=True):
                 if name in own:
                     owners.append(i)

@@ -38,6 +38,17 @@ def read_lines(file: str, what: str = "images") -> list[tuple[int, str]]:
     return found
 
 
+def check_store(root: str) -> None:
+    """Raises UserError unless mmengine lists the folders at ``root``, a path or an address."""
+    try:
+        fileio.join_path(root, "")
+    except (AttributeError, ImportError, KeyError) as error:
+        raise UserError(
+            f"data_root={root}: mmengine lists no folders there ({error}). Tars at an address are "
+            "read with type='vgg_mm.Shards'."
+        ) from None
+
+
 @DATASETS.register_module()
 class Folders(CustomDataset):
     """Your own images, a folder a class: ``data_root/split/class_x/any.jpg``.
@@ -67,6 +78,10 @@ class Folders(CustomDataset):
     def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
         kwargs = {"data_prefix": split, "extensions": self.IMG_EXTENSIONS, **kwargs}
         super().__init__(data_root=data_root, **kwargs)
+
+    def _join_prefix(self) -> None:
+        check_store(self.data_root)
+        super()._join_prefix()
 
     def _compat_classes(self, metainfo: dict | None, classes: object) -> dict:
         """As mmpretrain's; UserError if a file that should name classes is missing or empty."""
@@ -212,4 +227,7 @@ class ImageNet(Folders, _ImageNet):
     )
 
     def __init__(self, data_root: str = "", split: str = "", **kwargs) -> None:
+        if split not in ("", "train", "val", "test"):
+            raise UserError(f"{type(self).__name__}: split={split!r} is none of train, val, test.")
+        check_store(data_root)
         _ImageNet.__init__(self, data_root, split, **kwargs)

@@ -120,7 +120,7 @@ def _read(path: str | os.PathLike, backend_args: dict | None) -> bytes:
         raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
     try:
         backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
-    except KeyError as error:  # no file's fault
+    except (KeyError, ImportError) as error:  # no file's fault
         raise UserError(f"{path}: mmengine has no storage backend {error}.") from error
     try:
         data = backend.get(path)

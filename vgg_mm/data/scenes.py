@@ -130,7 +130,9 @@ def _is_there(root: Path, settings: Settings | None) -> bool:
         raise UserError(f"'{root}' exists and is no data set of scenes. {remedy}") from None
     wanted = _as_json(settings) if settings else found
     if different := [
-        f"{key} is {found.get(key)}" for key in wanted if found.get(key) != wanted[key]
+        f"{key} is {found.get(key)}"
+        for key in wanted
+        if (found.get(key) or None) != (wanted[key] or None)  # some tools' scenes have no extras
     ]:
         raise UserError(f"'{root}' holds other scenes: {', '.join(different)}. {remedy}")
     return True

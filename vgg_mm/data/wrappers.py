@@ -60,9 +60,12 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int]:
     return dataset, index
 
 
-def _get_cat_ids(self: Any, idx: int) -> list[int]:
+def _get_cat_ids(self: Any, idx: int) -> list[Any]:
+    """A sample's classes, by name where they have names: parts may number them otherwise."""
     dataset, idx = innermost(self, idx)
-    return dataset.get_cat_ids(idx)
+    labels, meta = dataset.get_cat_ids(idx), getattr(dataset, "metainfo", {})
+    names = meta.get("folders") or meta.get("classes")
+    return [names[label] for label in labels] if names else labels
 
 
 for _wrapper in (ConcatDataset, RepeatDataset):  # so that ClassBalancedDataset takes them

@@ -192,6 +192,11 @@ class Localizer(Evaluation):
         others = [getattr(each, "scales", None) for each in self.joined]
         return list(zip([self.module, *self.others], [self.scales, *others], strict=True))
 
+    @property
+    def all_scales(self) -> list[int]:
+        """The test scales of all nets together, where :attr:`scales` are this one's own."""
+        return sorted({Q for _, scales in self.nets for Q in scales or self.scales or ()})
+
     def check_files(self) -> None:
         """Raises UserError if a file is missing that the arguments name."""
         nets = [each for each in [*self.joined, *self.raters] if isinstance(each, Joined)]

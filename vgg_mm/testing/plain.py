@@ -100,7 +100,11 @@ class Labelled(Dataset):
         self.run = run
         self.meta = metainfo(self.data)
         if not self.meta and isinstance(names := getattr(data, "classes", None), list | tuple):
+            # torchvision's ImageNet has a class's words in a tuple, and the folders in wnids.
+            names = [", ".join(each) if isinstance(each, tuple) else each for each in names]
             self.meta = dict(classes=names)
+            if hasattr(data, "wnids"):
+                self.meta["folders"] = data.wnids
         if not len(self):
             raise UserError("there is no image to test on: the list is empty.")
 

@@ -258,7 +258,8 @@ class CheckpointHook(PlainCheckpointHook):
         end_if(fault_of_state(runner), runner, steps)
         hub, folder = runner.message_hub, Path(runner.work_dir)
         # Twice as many names as files: what a kill kept from being deleted is deleted next time.
-        names = [*hub.get_info("checkpoints", []), name][-2 * self.keep :]
+        before = [each for each in hub.get_info("checkpoints", []) if each != name]
+        names = [*before, name][-2 * self.keep :]
         hub.update_info("checkpoints", names)
         meta = {
             "epoch": runner.epoch,
@@ -298,18 +299,23 @@ class CheckpointHook(PlainCheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the log's history and compares the weights with the model's."""
         super().after_load_checkpoint(runner, checkpoint)
-        training, name = isinstance(runner._train_loop, BaseLoop), str(runner._load_from)
+        training = isinstance(runner._train_loop, BaseLoop)
+        name = str(runner._load_from or runner.message_hub.get_info("started_from"))
         weights, model = checkpoint.get("state_dict", checkpoint), unwrapped(runner.model)
         ours = model.state_dict()
         if not training or runner._resume:
             check_fit(model, weights, name)
         elif not any(k in weights and weights[k].shape == v.shape for k, v in ours.items()):
-            raise UserError(f"{name} has nothing that fits the config's net.")
+            raise UserError(f"{name}: nothing there fits the config's net.")
         if training and runner._resume:
+            meta = checkpoint.get("meta") or {}
+            if not ({"epoch", "iter"} <= meta.keys() and "message_hub" in checkpoint):
+                raise UserError(f"{name} holds weights, no run to go on with: use --start-from.")
+            meta.pop("config", None)  # a program, which mmengine would run
             if checkpoint.get("optimizer", {}).get("loss_scaler") == {}:  # bfloat16 has none
                 del checkpoint["optimizer"]["loss_scaler"]
             batches = len(runner.train_dataloader)
-            theirs = checkpoint["meta"].get("batches_per_epoch", batches)
+            theirs = meta.get("batches_per_epoch", batches)
             if theirs != batches:
                 raise UserError(
                     f"{name} counts {theirs} batches an epoch, this run {batches}: "
@@ -329,6 +335,7 @@ def _put_link(source: Path, target: Path) -> None:
     aside.unlink(missing_ok=True)
     try:
         os.link(source, aside)
+        os.replace(aside, target)
     except OSError:
-        shutil.copyfile(source, aside)
-    os.replace(aside, target)
+        with replacing(target) as file, open(source, "rb") as whole:
+            shutil.copyfileobj(whole, file)

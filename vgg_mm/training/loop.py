@@ -28,7 +28,7 @@ class TrainLoop(EpochBasedTrainLoop):
     batches of an epoch make a step of their own, so that nothing is left over at its end.
 
     The run stops at ``max_epochs``, or when a scheduler says that it has ``ended``
-    (:class:`vgg_mm.PlateauLR`).
+    (:class:`vgg_mm.PlateauLR`), or a hook that it should (mmengine's ``EarlyStoppingHook``).
 
     Args:
         kwargs: mmengine's: ``max_epochs``, ``val_begin``, ``val_interval``, ``dynamic_intervals``.
@@ -50,7 +50,7 @@ class TrainLoop(EpochBasedTrainLoop):
             self.runner.call_hook("before_train")
             self._check_batches()
             self._validate()  # what a run lacks that was stopped in a validation
-            while self.epoch < self.max_epochs and not self._ended():
+            while self.epoch < self.max_epochs and not (self._ended() or self.stop_training):
                 self.run_epoch()
                 self._decide_current_val_interval()
                 self.runner.message_hub.update_info("awaits_validation", self._validates())

@@ -28,6 +28,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             if isinstance(saved, dict):
                 return saved
             why = f"it is a {type(saved).__name__}, no dict of tensors by name"
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except Exception as error:  # a damaged pickle raises nearly any
         unsafe = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
         why = (

@@ -173,10 +173,13 @@ def format_of(path: Path) -> str:
     Raises:
         UserError: If it is something that is not read; it is named.
     """
-    with path.open("rb") as file:
-        head = file.read(600)
-        file.seek(max(path.stat().st_size - 8, 0))
-        tail = file.read()
+    try:
+        with path.open("rb") as file:
+            head = file.read(600)
+            file.seek(max(path.stat().st_size - 8, 0))
+            tail = file.read()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors"
     what = next((said for start, said in REFUSED.items() if re.match(start, head, re.S)), None)

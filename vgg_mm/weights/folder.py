@@ -126,6 +126,7 @@ def meta_beside(path: Path) -> dict[str, Any]:
     except UserError:  # another kind of net's
         return {}
     meta: dict[str, Any] = dict(input=asdict(said["input"])) if said else {}
+    meta["model"] = said.get("model")
     return meta | (dict(dataset_meta=dict(classes=said["classes"])) if said.get("classes") else {})
 
 

@@ -18,6 +18,8 @@ from vgg_mm.errors import UserError
 from vgg_mm.inputs import Input
 from vgg_mm.models import VGG, VGGFC, BoxHead
 from vgg_mm.registry import HOOKS, WEIGHT_INITIALIZERS
+from vgg_mm.weights.checkpoint import read_checkpoint
+from vgg_mm.weights.files import local
 from vgg_mm.weights.layouts import FCS
 from vgg_mm.weights.source import Fit, Source, fit, open_source, take
 
@@ -120,7 +122,9 @@ class StartFrom(Hook):
     def start(self, model: nn.Module, runner: Runner) -> None:
         """Gives ``model`` its weights; where it holds no VGG, as mmengine loads a checkpoint."""
         if not any(isinstance(module, VGG) for module in model.modules()):
-            runner.load_checkpoint(self.checkpoint)
+            path = local(self.checkpoint)
+            read_checkpoint(path)  # for its errors
+            runner.load_checkpoint(str(path))
             return
         source = open_source(self.checkpoint, self.prefix)
         meta = metainfo(runner.train_dataloader.dataset)

@@ -18,6 +18,7 @@ from vgg_mm.models import VGG, VGGFC, VGGHead
 from vgg_mm.paper import TABLE_1, convs
 from vgg_mm.weights import caffe, hdf5
 from vgg_mm.weights.files import format_of, local, read_tensors
+from vgg_mm.weights.folder import read_config
 from vgg_mm.weights.layouts import FCS, Ambiguous, Match, layers, match, match_in_order, some
 from vgg_mm.weights.onnx import Graph
 
@@ -42,6 +43,8 @@ class Source:
         input: What the net was trained on, as far as the file or its kind tells.
         meta: The ``metainfo`` of the data that it was trained on, if the file tells: fc8's classes.
         judge: Compares a net that has the file's weights with what the file computes, if it tells.
+        geometry: The VGG's settings that no weight tells, if the file does: of its pools and
+            dilations.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class Source:
     input: Input | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     judge: Callable[[VGG, VGGHead | None], None] | None = None
+    geometry: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool = False) -> Source:
@@ -89,19 +93,31 @@ def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool
         known = Input.of(meta["input"], path)
     elif found and found.kind != "vgg_mm":
         known = _usual_input(path, found)
-    kind = found.kind if found else "several"
-    return Source(path, kind, tensors, match, known, meta.get("dataset_meta") or {})
+    kind, classes = found.kind if found else "several", meta.get("dataset_meta") or {}
+    return Source(path, kind, tensors, match, known, classes, geometry=_geometry(meta))
+
+
+def _geometry(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config in a checkpoint's or a folder's meta says of our VGG besides its sizes."""
+    text = meta.get("cfg")
+    model = meta.get("model") or (read_config(text).get("model") if isinstance(text, str) else None)
+    backbone = (model or {}).get("backbone") or {}
+    if backbone.get("type") != "vgg_mm.VGG":
+        return {}
+    keys = ("pool_strides", "dilations", "ceil_mode")
+    return {key: backbone[key] for key in keys if key in backbone}
 
 
 def _usual_input(path: Path, found: Match) -> Input:
     """What torchvision's names are trained on, if they do not hold Caffe's weights.
 
-    Those are OpenMMLab's vgg16_caffe and SSD's, which have fc6 and fc7 as further convs, and the
-    one that torchvision has of SSD's author.
+    Those are OpenMMLab's vgg16_caffe and SSD's, which have fc6 and fc7 as further convs, the one
+    that torchvision has of SSD's author, and what has Keras's names.
     """
     if "amdegroot" in path.name:
         return Input("RGB", 255, (122.99925, 116.9991, 103.9992), (1, 1, 1))
     further = found.fcs and "classifier" not in found.names["fc6"] and found.kind != "timm"
+    further |= found.kind == "keras"
     return INPUTS["caffe" if further or "caffe" in path.name.lower() else "torchvision"]
 
 
@@ -232,15 +248,6 @@ def fit(
     return found
 
 
-class Net(nn.Module):
-    """A VGG as ``backbone`` and ``head``, which without FC layers is None."""
-
-    def __init__(self, backbone: VGG, head: VGGHead | None = None) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-
 def is_net(source: Source, arch: str) -> bool:
     """Whether the file's convs are those of net ``arch``."""
     try:
@@ -250,11 +257,12 @@ def is_net(source: Source, arch: str) -> bool:
     return True
 
 
-def build(source: Source, arch: str, features_only: bool) -> Net:
-    """Net ``arch`` in the file's sizes, without memory (``meta``)."""
+def build(source: Source, arch: str, features_only: bool) -> Any:
+    """``backbone`` and ``head`` (None without FC layers) in the file's sizes, without memory."""
     backbone, head = settings(source, arch, features_only)
     with torch.device("meta"):
-        return Net(VGG(**backbone), VGGHead(**head) if head else None)
+        parts: Any = dict(backbone=VGG(**backbone), head=VGGHead(**head) if head else None)
+        return nn.ModuleDict(parts)
 
 
 def settings(source: Source, arch: str, features_only: bool = False) -> tuple[dict, dict]:
@@ -273,7 +281,8 @@ def settings(source: Source, arch: str, features_only: bool = False) -> tuple[di
         return (len(value), value[0].numel()) if value.ndim and value.numel() else (1, 1)
 
     width, _ = sizes("conv1_1.weight")
-    backbone = dict(arch=arch, width=width, norm_cfg=dict(type="BN") if matched.norm else None)
+    norm = dict(type="BN") if matched.norm else None
+    backbone = dict(arch=arch, width=width, norm_cfg=norm, **source.geometry)
     if features_only:
         return backbone, {}
     channels = convs(arch, width)[-1].channels
