@@ -116,7 +116,7 @@ def begin_reading(
 
 
 def _read(path: str | os.PathLike, backend_args: dict | None) -> bytes:
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+    if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
         raise CorruptImageError(f"{path}: not a file.")  # the end of a pipe may never come
     try:
         backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)

@@ -157,7 +157,10 @@ class SeededDataset(Dataset):
 
 def _pauses(steps: Iterator[int]) -> bool:
     """Takes a sample to the next pause at which it is small; False if it reached its end."""
-    return any(held <= LARGE for held in steps)
+    for held in steps:
+        if held <= LARGE:
+            return True
+    return False
 
 
 def _bytes(sample: dict) -> int:

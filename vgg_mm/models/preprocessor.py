@@ -78,5 +78,9 @@ class VGGPreprocessor(ClsDataPreprocessor):
 
     def _add(self, images: Tensor, shift: Tensor) -> Tensor:
         x = torch.empty_like(images, dtype=torch.float32)
-        x.copy_(images.flip(1) if self.rgb else images).add_(shift)
+        # A GPU takes the batch at once, a CPU image by image: their floats stay in its cache.
+        step = 1 if images.is_cpu else max(1, len(images))
+        parts = (each.split(step) for each in (x, images, shift))
+        for floats, some, shifts in zip(*parts, strict=True):
+            floats.copy_(some.flip(1) if self.rgb else some).add_(shifts)
         return x.div_(self.std.to(x.device)) if self.divides else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 APP1, DHT, DRI, SOS = 0xE1, 0xC4, 0xDD, 0xDA
@@ -63,13 +64,13 @@ class Header:
                 header.scanned = (size - 4) // 2 if size % 2 == 0 else 0
         return header
 
-    @property
+    @cached_property
     def mcu(self) -> tuple[int, int]:
         """An MCU's height and width in pixels, of a scan of all components."""
         vertical, horizontal = zip(*self.sampling, strict=True)
         return 8 * max(vertical), 8 * max(horizontal)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of MCUs."""
         return -(-self.height // self.mcu[0]), -(-self.width // self.mcu[1])
