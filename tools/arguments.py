@@ -39,6 +39,21 @@ def add_jobs(args: argparse.ArgumentParser) -> None:
     )
 
 
+def key_value_action() -> type[argparse.Action]:
+    """Mmengine's action for KEY=VALUE ..., whose errors are told in a line."""
+    from mmengine.config import DictAction  # half a second, which tools without a config spare
+
+    class KeyValues(DictAction):
+        def __call__(self, parser, namespace, values, option_string=None) -> None:
+            try:
+                super().__call__(parser, namespace, values, option_string)
+            except (ValueError, AssertionError):
+                said = " ".join([option_string, *values])
+                raise UserError(f"{said}: each is KEY=VALUE, its brackets closed.") from None
+
+    return KeyValues
+
+
 def parser(description: str, **config: Any) -> argparse.ArgumentParser:
     """A parser of a config and its overrides, as :func:`load_config` reads them.
 
@@ -46,24 +61,13 @@ def parser(description: str, **config: Any) -> argparse.ArgumentParser:
         description: The command's.
         config: What is special about the argument ``config``, such as ``nargs='?'``.
     """
-    from mmengine.config import DictAction  # half a second, which tools without a config spare
-
-    class Options(DictAction):
-        def __call__(self, parser, namespace, values, option_string=None) -> None:
-            try:
-                super().__call__(parser, namespace, values, option_string)
-            except (ValueError, AssertionError):
-                raise UserError(
-                    f"--cfg-options {' '.join(values)}: each is KEY=VALUE, its brackets closed."
-                ) from None
-
     args = plain_parser(description)
     usual: dict[str, Any] = dict(help="a config, such as vgg16_d_jitter or my/config.py")
     args.add_argument("config", **{**usual, **config})
     args.add_argument(
         "--cfg-options",
         nargs="+",
-        action=Options,
+        action=key_value_action(),
         metavar="KEY=VALUE",
         help="override the config, such as model.head.num_classes=10",
     )

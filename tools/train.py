@@ -127,7 +127,7 @@ def main() -> None:
         cfg.load_from = args.start_from
         if "start_from_lr" in cfg and "optim_wrapper.optimizer.lr" not in (args.cfg_options or {}):
             cfg.optim_wrapper.optimizer.lr = cfg.start_from_lr
-    if args.start_from or args.init_from_a:  # in place of what a run left in its config
+    if (args.start_from or args.init_from_a) and not args.resume:  # in place of what a run left
         starts = ("vgg_mm.StartFrom", "vgg_mm.InitFromA")
         hooks[:] = [hook for hook in hooks if hook.get("type") not in starts]
     if args.init_from_a and not args.resume:

@@ -445,6 +445,9 @@ def test_tars_that_are_none_are_named(jpeg_tree, tmp_path, mistake):
         "make_shards", tar, out
     )
     assert "y.tar is no whole tar" in mistake("make_shards", tmp_path / "y.tar", out)
+    assert "--dataset split: each is KEY=VALUE" in mistake(
+        "make_shards", tmp_path, out, "--dataset", "split"
+    )
     write_tar(tar, {"c/a.jpg": image, "c/b.jpg": image})
     whole = bytearray(tar.read_bytes())
     at = whole.index(b"c/b.jpg")  # its header

@@ -112,6 +112,9 @@ def test_another_interval_and_another_source_are_tiled_anew(tmp_path, tool):
     later = target.stat().st_mtime_ns + 10**9
     os.utime(source, ns=(later, later))
     tool("tile_jpegs", src, dst, "--interval", 5)
+    shutil.copy(target, source)  # a source that is tiled in another way
+    tool("tile_jpegs", src, dst, "--interval", 1)
+    assert Jpeg.parse(target.read_bytes()).header.interval == 1
     pixels = (decode(path.read_bytes(), "a") for path in (source, target))
     assert np.array_equal(*pixels)
 

@@ -1053,6 +1053,11 @@ def test_a_full_disk_without_links_keeps_the_best(jpeg_tree, tmp_path, monkeypat
     assert (tmp_path / "best.pth").read_bytes() == before
     assert not [*tmp_path.glob(".*.tmp")]
     monkeypatch.undo()
+    with monkeypatch.context() as patch:  # a link that is made, and then refused its name
+        patch.setattr(os, "replace", full)
+        with pytest.raises(UserError, match="best.pth could not be written"):
+            _put_link(tmp_path / "epoch_1.pth", tmp_path / "best.pth")
+    assert (tmp_path / "epoch_1.pth").read_bytes() == before
     monkeypatch.setattr(os, "link", full)
     _put_link(tmp_path / "epoch_1.pth", tmp_path / "best.pth")
     assert (tmp_path / "best.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()

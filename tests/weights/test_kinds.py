@@ -50,7 +50,7 @@ from vgg_mm.weights.checkpoint import read_checkpoint
 from vgg_mm.weights.files import format_of, local
 from vgg_mm.weights.layouts import layer_names
 from vgg_mm.weights.pretrained import FROM_A, StartFrom, init_from_a, start_from
-from vgg_mm.weights.source import open_source
+from vgg_mm.weights.source import open_source, settings
 
 
 def saved(content, path):
@@ -390,6 +390,23 @@ def test_a_net_that_is_no_vgg_starts_from_a_checkpoint_that_is_named(tmp_path, m
             patch.setattr(part, call, raises(denied))
             with pytest.raises(UserError, match="odd.pth cannot be read: Permission denied"):
                 read_checkpoint(path) if part is torch else open_source(path)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [dict(model="vgg16"), dict(cfg="my vgg16, run 3"), dict(cfg="model = 3"), dict(model={})],
+)
+def test_a_meta_that_is_no_config_of_ours(meta, tmp_path):
+    path = saved(dict(state_dict=our_net("A").state_dict(), meta=meta), tmp_path / "net.pth")
+    assert open_source(path).geometry == {}
+
+
+def test_a_config_in_the_file_tells_what_no_weight_does(tmp_path):
+    net = our_net("A", norm_cfg=dict(type="BN", eps=0.1))
+    text = 'model = dict(backbone=dict(type="vgg_mm.VGG", ceil_mode=True, norm_cfg=dict(eps=0.1)))'
+    path = saved(dict(state_dict=net.state_dict(), meta=dict(cfg=text)), tmp_path / "net.pth")
+    backbone, _ = settings(open_source(path), "A")
+    assert backbone["ceil_mode"] and backbone["norm_cfg"] == dict(type="BN", eps=0.1)
 
 
 def test_kerass_names_are_of_caffes_input_with_and_without_fc_layers(tmp_path):

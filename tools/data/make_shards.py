@@ -18,9 +18,7 @@ from vgg_mm.errors import UserError, run
 
 def main() -> None:
     """Runs the tool."""
-    from mmengine.config import DictAction
-
-    from tools.arguments import add_jobs, count, plain_parser
+    from tools.arguments import add_jobs, count, key_value_action, plain_parser
 
     parser = plain_parser(__doc__)
     parser.add_argument("sources", nargs="+", metavar="DATA", help="a folder, or tars")
@@ -28,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--dataset",
         nargs="+",
-        action=DictAction,
+        action=key_value_action(),
         default={},
         metavar="KEY=VALUE",
         help="arguments of the data set, such as type=vgg_mm.ImageNet; default: type=vgg_mm.Folders"

@@ -270,6 +270,8 @@ class Layout:
         self.journal = root / ".prepare_imagenet.done"
         self.sizes = {split: measure_classes(root / split) for split in SPLITS}
         self.done = set(self.journal.read_text().splitlines()) if self.journal.exists() else set()
+        if any(line.startswith("n") for line in self.done):  # classes, of a run before splits were
+            self.done.add("train")
         self.own = {split for split in SPLITS if split in self.done or not self.sizes[split]}
 
     def check_space(self, sources: dict[str, Source]) -> None:

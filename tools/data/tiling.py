@@ -39,7 +39,7 @@ def tile(data: bytes, interval: int = 2, name: str = "the file") -> tuple[bytes,
     """
     if not data.startswith(b"\xff\xd8"):
         return data, "no JPEG"
-    if (parsed := Jpeg.parse(data)) and parsed.tiled:
+    if (parsed := Jpeg.parse(data)) and _is_tiled(parsed, interval):
         return data, TILED
     pixels = decode(data, name)
     header = Header.read(data)
@@ -71,6 +71,11 @@ def divisor(number: int, near: int) -> int:
     """The divisor of ``number`` whose ratio to ``near`` is closest to 1."""
     divisors = (i for i in range(1, number + 1) if number % i == 0)
     return min(divisors, key=lambda i: abs(math.log(i / near)))
+
+
+def _is_tiled(parsed: Jpeg, interval: int) -> bool:
+    """Whether a file has the markers that :func:`tile` would put in."""
+    return parsed.header.interval == divisor(parsed.header.grid[1], interval)
 
 
 def tile_folder(
@@ -124,7 +129,7 @@ def _tile_file(src: Path, dst: Path, interval: int, name: str) -> tuple[str, int
     try:
         if (
             (parsed := Jpeg.parse(there))
-            and parsed.header.interval == divisor(parsed.header.grid[1], interval)
+            and _is_tiled(parsed, interval)
             and (now := source.stat()).st_mtime_ns <= target.stat().st_mtime_ns
         ):
             return TILED, now.st_size, len(there), []

@@ -98,8 +98,8 @@ def _load(
         raise UserError(f"{name} has weights of its own, and {file} others: name one.")
     path = local(name)
     meta = read_tensors(path)[1] if format_of(path) == "torch" else {}
-    if isinstance(text := meta.get("cfg"), str) and text:
-        said = read_config(text)
+    said = read_config(text) if isinstance(text := meta.get("cfg"), str) else {}
+    if said:
         above = dict(data_preprocessor=said.get("data_preprocessor"))  # the toolbox's place too
         model = plain_model(above | (said.get("model") or {}), path)
         scales = [step["scales"] for step in said.get("tta_pipeline") or () if step.get("scales")]

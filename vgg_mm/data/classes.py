@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 
-from vgg_mm.data.wrappers import holds_images, levels
+from vgg_mm.data.wrappers import holds_images, innermost, levels
 from vgg_mm.errors import UserError
 
 _KEYS = ("folders", "classes")  # of a metainfo
@@ -129,6 +130,21 @@ def _relabelled(numbers: Sequence[int], classes: int, results: dict) -> dict:
     elif label is not None:
         results["gt_label"] = numbers[label]
     return results
+
+
+def _get_cat_ids(self: Any, idx: int) -> list[int]:
+    """A sample's classes: of parts that number them in their own way, by the first one's."""
+    part, at = innermost(self, idx)
+    known = self.__dict__.setdefault("_numbers", {})
+    if id(part) not in known:
+        known[id(part)] = positions(metainfo(self), metainfo(part))
+    numbers, labels = known[id(part)], part.get_cat_ids(at)
+    return [numbers[label] for label in labels] if numbers else labels
+
+
+for _wrapper in (ConcatDataset, RepeatDataset):  # so that ClassBalancedDataset takes them
+    if not hasattr(_wrapper, "get_cat_ids"):
+        _wrapper.get_cat_ids = _get_cat_ids
 
 
 def of_config(cfg: Config) -> Sequence[str]:

@@ -6,8 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.dataset import ConcatDataset, RepeatDataset
-
 from vgg_mm.errors import UserError
 
 
@@ -58,16 +56,3 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int]:
             index = dataset._get_ori_dataset_idx(index)
         dataset = dataset.dataset
     return dataset, index
-
-
-def _get_cat_ids(self: Any, idx: int) -> list[Any]:
-    """A sample's classes, by name where they have names: parts may number them otherwise."""
-    dataset, idx = innermost(self, idx)
-    labels, meta = dataset.get_cat_ids(idx), getattr(dataset, "metainfo", {})
-    names = meta.get("folders") or meta.get("classes")
-    return [names[label] for label in labels] if names else labels
-
-
-for _wrapper in (ConcatDataset, RepeatDataset):  # so that ClassBalancedDataset takes them
-    if not hasattr(_wrapper, "get_cat_ids"):
-        _wrapper.get_cat_ids = _get_cat_ids

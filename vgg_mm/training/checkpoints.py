@@ -337,5 +337,6 @@ def _put_link(source: Path, target: Path) -> None:
         os.link(source, aside)
         os.replace(aside, target)
     except OSError:
+        aside.unlink(missing_ok=True)  # perhaps the source's own file, which opening would empty
         with replacing(target) as file, open(source, "rb") as whole:
             shutil.copyfileobj(whole, file)

@@ -62,8 +62,12 @@ def plain_model(model: Mapping[str, Any], name: str | os.PathLike) -> dict[str, 
 
 def read_config(text: str) -> dict[str, Any]:
     """The plain values of the config that a checkpoint's meta holds as text, which is not run."""
-    values = {}
-    for statement in ast.parse(text).body:
+    values: dict[str, Any] = {}
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError):  # somebody's note
+        return values
+    for statement in statements:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             try:
                 values[statement.targets[0].id] = _value(statement.value)

@@ -43,8 +43,8 @@ class Source:
         input: What the net was trained on, as far as the file or its kind tells.
         meta: The ``metainfo`` of the data that it was trained on, if the file tells: fc8's classes.
         judge: Compares a net that has the file's weights with what the file computes, if it tells.
-        geometry: The VGG's settings that no weight tells, if the file does: of its pools and
-            dilations.
+        geometry: The VGG's settings that no weight tells, if the file does: of its pools,
+            dilations and norms.
     """
 
     path: Path
@@ -99,13 +99,16 @@ def open_source(source: str | os.PathLike, prefix: str = "", features_only: bool
 
 def _geometry(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What the config in a checkpoint's or a folder's meta says of our VGG besides its sizes."""
-    text = meta.get("cfg")
-    model = meta.get("model") or (read_config(text).get("model") if isinstance(text, str) else None)
-    backbone = (model or {}).get("backbone") or {}
-    if backbone.get("type") != "vgg_mm.VGG":
+    model, text = meta.get("model"), meta.get("cfg")
+    if not isinstance(model, Mapping) and isinstance(text, str):
+        model = read_config(text).get("model")
+    backbone = model.get("backbone") if isinstance(model, Mapping) else None
+    if not isinstance(backbone, Mapping) or backbone.get("type") != "vgg_mm.VGG":
         return {}
     keys = ("pool_strides", "dilations", "ceil_mode")
-    return {key: backbone[key] for key in keys if key in backbone}
+    norm = backbone.get("norm_cfg") or {}
+    eps = {"norm_cfg": dict(type="BN", eps=norm["eps"])} if "eps" in norm else {}
+    return eps | {key: backbone[key] for key in keys if key in backbone}
 
 
 def _usual_input(path: Path, found: Match) -> Input:
@@ -282,7 +285,8 @@ def settings(source: Source, arch: str, features_only: bool = False) -> tuple[di
 
     width, _ = sizes("conv1_1.weight")
     norm = dict(type="BN") if matched.norm else None
-    backbone = dict(arch=arch, width=width, norm_cfg=norm, **source.geometry)
+    backbone: dict[str, Any] = dict(arch=arch, width=width, norm_cfg=norm)
+    backbone |= source.geometry
     if features_only:
         return backbone, {}
     channels = convs(arch, width)[-1].channels
