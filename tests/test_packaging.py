@@ -57,7 +57,8 @@ def installed(tmp_path_factory):
 # Modules that other requirements than their own name bring, and who requires them.
 BROUGHT = {"cv2": ("mmengine", "opencv-python"), "yapf": ("mmengine", "yapf")}
 # Modules of which a machine may have none, or one of two distributions.
-DISTRIBUTIONS = {"mmcv": "mmcv-lite", "mmseg": "mmsegmentation", "nvidia": "nvidia-dali-cuda130"}
+DISTRIBUTIONS = {"mmcv": "mmcv-lite", "mmseg": "mmsegmentation"}
+DISTRIBUTIONS |= {"nvidia": "nvidia-dali-cuda130", "spdl": "spdl"}  # which bring others
 # Files that import an extra's modules at their top, and are imported by what needs the extra alone.
 OF_EXTRAS = ["tools/analysis/svm.py", "tools/app/page.py", "vgg_mm/models/skip_head.py"]
 OF_EXTRAS += ["vgg_mm/upstream_mmdet.py"]
